@@ -91,8 +91,7 @@ func (a *app) runDev(ctx context.Context, f devFlags) error {
 	served := make(chan error, 1)
 	go func() { served <- a.serveEmulatorOn(emulatorCtx, listener, emulator, true) }()
 
-	a.tellDev(f, cfg)
-	err = a.runSidecar(ctx, a.loadConfig(path))
+	err = a.runSidecar(ctx, a.loadConfig(path), func() { a.tellDev(f, cfg) })
 	stopEmulator()
 	return errors.Join(err, <-served)
 }
@@ -166,22 +165,22 @@ func (a *app) tellDev(f devFlags, cfg *config.Config) {
 		name = cfg.Grants[0].Name
 	}
 	self := invokedAs()
+	token, admin := filepath.Join(f.dir, "token", "token.sock"), filepath.Join(f.dir, "admin", "admin.sock")
 	var flag, adminFlag string
 	if f.dir != devDir {
-		flag = " --socket " + cfg.Listen.Token.Path
-		adminFlag = " --admin " + cfg.Listen.Admin.Path
+		flag, adminFlag = " --socket "+token, " --admin "+admin
 	}
 	lines := []string{
-		"Access Manager emulator and sidecar are starting. Try, in another terminal:",
+		"An emulated Access Manager and a sidecar are running. Try, in another terminal:",
 		"",
-		"  curl --unix-socket " + cfg.Listen.Token.Path + " http://localhost/v1/tokens/" + name,
+		"  curl --unix-socket " + token + " http://localhost/v1/tokens/" + name,
 		"  curl -H 'Pam-Sidecar: 1' http://" + f.loopback + "/v1/tokens/" + name,
 		"  " + self + " token " + name + flag,
 		"  " + self + " status" + adminFlag,
 		"  " + self + " refresh " + name + adminFlag + "        # see a rotation now",
 		"  " + self + " revoke " + name + " --reason 'trying it'" + adminFlag,
 		"",
-		"Grants are in " + cfg.Path + ", faults are made at http://" + f.emulator + "/emulator/. Ctrl-C ends.",
+		"The grants are in " + cfg.Path + ". Ctrl-C ends; started again, it goes on with the same tokens.",
 		"",
 	}
 	fmt.Fprintln(a.stdout, strings.Join(lines, "\n"))

@@ -23,7 +23,7 @@ interrupted. SIGHUP reads the configuration again.`,
 		Example: examples("pamsidecar run --config /etc/pamsidecar/pamsidecar.yaml"),
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.runSidecar(cmd.Context(), a.loadConfig(a.configPath(path)))
+			return a.runSidecar(cmd.Context(), a.loadConfig(a.configPath(path)), nil)
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", "", "configuration `FILE` (default $PAMSIDECAR_CONFIG, then "+config.DefaultPath+")")
@@ -37,8 +37,9 @@ func (a *app) loadConfig(path string) func() (*config.Config, error) {
 	}
 }
 
-// runSidecar runs a sidecar from its configuration file until ctx ends.
-func (a *app) runSidecar(ctx context.Context, load func() (*config.Config, error)) error {
+// runSidecar runs a sidecar from its configuration file until ctx ends. listening,
+// if not nil, is called once every endpoint accepts connections.
+func (a *app) runSidecar(ctx context.Context, load func() (*config.Config, error), listening func()) error {
 	cfg, err := load()
 	if err != nil {
 		return fmt.Errorf("configuration: %w", err)
@@ -49,7 +50,7 @@ func (a *app) runSidecar(ctx context.Context, load func() (*config.Config, error
 	for _, f := range cfg.Lint() {
 		log.Warn("configuration", "finding", f.String())
 	}
-	s, err := openDaemon(cfg, daemonOptions{log: log, level: level, version: a.version, load: load})
+	s, err := openDaemon(cfg, daemonOptions{log: log, level: level, version: a.version, load: load, listening: listening})
 	if err != nil {
 		return err
 	}
@@ -89,6 +90,9 @@ func (s *daemon) serve(ctx context.Context) error {
 	for _, e := range endpoints {
 		part(e.name, e.serve)
 		s.log.Info("listening", "endpoint", e.name, "address", e.listener.Addr().String())
+	}
+	if s.listening != nil {
+		s.listening()
 	}
 	part("reload on SIGHUP", func() error { return s.reloadOnSignal(ctx) })
 	// The refresher goes on while open requests are finished.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -34,6 +33,8 @@ type daemon struct {
 	level   *slog.LevelVar
 	reloads sync.Mutex
 
+	listening func() // nil, or called once every endpoint accepts
+
 	secretMu sync.Mutex
 	secret   pam.Secret
 
@@ -52,14 +53,14 @@ type daemonOptions struct {
 	version string
 	// load reads the configuration again, for reload.
 	load func() (*config.Config, error)
-	// transport reaches Access Manager; nil for the network.
-	transport http.RoundTripper
+	// listening, if not nil, is called once every endpoint accepts connections.
+	listening func()
 }
 
 // openDaemon opens the state and wires the packages. Nothing runs and nothing
 // listens yet; close releases it.
 func openDaemon(cfg *config.Config, o daemonOptions) (*daemon, error) {
-	s := &daemon{log: o.log, level: o.level, version: o.version, load: o.load, started: time.Now()}
+	s := &daemon{log: o.log, level: o.level, version: o.version, load: o.load, listening: o.listening, started: time.Now()}
 	s.config.Store(cfg)
 	var err error
 	if s.secret, err = cfg.SecretKey(); err != nil {
@@ -72,7 +73,6 @@ func openDaemon(cfg *config.Config, o daemonOptions) (*daemon, error) {
 		Origin:         cfg.Origin,
 		InsecureOrigin: cfg.InsecureOrigin,
 		CAFile:         cfg.OriginCAFile,
-		Transport:      o.transport,
 		Now:            s.clock.Signing,
 		BeforeRequest:  s.waitForTurn,
 		AfterRequest:   s.observe,
