@@ -39,6 +39,7 @@ func TestScripts(t *testing.T) {
 			"freeport":   freePort,
 			"grepsecret": grepSecret,
 			"http":       httpRequest,
+			"until":      until,
 			"waitfor":    waitFor,
 		},
 		Condition: func(cond string) (bool, error) {
@@ -103,6 +104,25 @@ func there(target string) bool {
 		conn.Close()
 	}
 	return err == nil
+}
+
+// until runs a program again and again until its output matches an expression.
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP PROGRAM [ARGUMENT...]")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		_ = ts.Exec(args[1], args[2:]...)
+		out := ts.ReadFile("stdout") + ts.ReadFile("stderr")
+		if want.MatchString(out) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("waited %v for %s in the output of %v:\n%s", patience, args[0], args[1:], out)
+		}
+	}
 }
 
 // httpRequest sends a request and prints status and body; negated, it wants a
