@@ -31,11 +31,10 @@ func newRig(t *testing.T, c pamtest.Config) rig {
 // request is a signed request, before a test spoils it.
 type request struct {
 	method, path, body string
-	query              map[string]string // besides timestamp, uuid and signature
-	timestamp          time.Time         // zero: the emulator's now
-	contentType        string            // empty: application/json
-	rawQuery           string            // replaces everything
-	secret             pam.Secret        // empty: the right one
+	timestamp          time.Time  // zero: the emulator's now
+	contentType        string     // empty: application/json
+	rawQuery           string     // replaces everything
+	secret             pam.Secret // empty: the right one
 }
 
 const simpleGrant = `{"ttl":15,"permissions":{"resources":{"channels":{"a":3}},"uuid":"alice"}}`

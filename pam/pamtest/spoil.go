@@ -146,13 +146,15 @@ func (f *activeFault) alter(ask grantAsk, issued time.Time) (grantAsk, time.Time
 // takeBit takes the lowest permission bit of the first name away, and the name with its last bit; false if there is no name.
 func (s *side) takeBit() bool {
 	for _, names := range s {
-		for _, name := range slices.Sorted(maps.Keys(names)) {
-			names[name] &= names[name] - 1
-			if names[name] == 0 {
-				delete(names, name)
-			}
-			return true
+		if len(names) == 0 {
+			continue
 		}
+		name := slices.Min(slices.Collect(maps.Keys(names)))
+		names[name] &= names[name] - 1
+		if names[name] == 0 {
+			delete(names, name)
+		}
+		return true
 	}
 	return false
 }
