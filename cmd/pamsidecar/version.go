@@ -8,9 +8,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// buildVersion is the version of the program as the Go tool recorded it: the
-// module's, "(devel)" when it was built without one.
+// version is set by builds that know better than the Go tool, with
+// -ldflags "-X main.version=v1.2.3".
+var version string
+
+// buildVersion is the version of the program: as the build set it, or as the Go
+// tool recorded it, "(devel)" when it was built without one.
 func buildVersion() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
 		return "(devel)"

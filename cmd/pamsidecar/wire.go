@@ -89,6 +89,7 @@ func openDaemon(cfg *config.Config, o daemonOptions) (*daemon, error) {
 		Cache: s.cache, Upstream: s.upstream, Clock: s.clock, Limiter: s.limiter,
 		InFlight: cfg.Upstream.InFlight, ReloadSecret: s.reloadSecret, Log: o.log,
 	})
+	s.useSecret(s.secret)
 	return s, nil
 }
 
@@ -186,5 +187,13 @@ func (s *daemon) reloadSecret() bool {
 	s.secret = secret
 	s.upstream.SetSecretKey(secret)
 	s.log.Info("secret key changed", "secret", secret)
+	s.useSecret(secret)
 	return true
+}
+
+// useSecret lets what an earlier secret key was refused be tried again.
+func (s *daemon) useSecret(secret pam.Secret) {
+	if err := s.refresher.UseSecret(secret.ID()); err != nil {
+		s.log.Error("what was refused with another secret key is not tried sooner", "error", err)
+	}
 }
