@@ -2,9 +2,13 @@ package cache
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
+	"math"
+	"strconv"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -14,7 +18,9 @@ import (
 
 // recordFormat is the first byte of an encoded record. The layout is this byte,
 // a CBOR map with small integer keys, and a CRC-32C over the name and all before
-// it, so that a row that was damaged or moved to another name shows.
+// it, so that a row that was damaged or moved to another name shows. Byte and
+// checksum stay where they are in every format, so that a newer one is told from
+// damage.
 const recordFormat = 1
 
 // ErrRecord is wrapped by every failure to decode a stored record.
@@ -26,7 +32,8 @@ var (
 	recordEncoding = must(cbor.EncOptions{Sort: cbor.SortCanonical}.EncMode())
 	recordDecoding = must(cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: 16, IndefLength: cbor.IndefLengthForbidden,
-		TagsMd: cbor.TagsForbidden, IntDec: cbor.IntDecConvertSignedOrFail,
+		TagsMd: cbor.TagsForbidden, UTF8: cbor.UTF8DecodeInvalid, // what was written is read, whatever it is
+		MaxArrayElements: 1 << 24, MaxMapPairs: 1 << 24,
 	}.DecMode())
 )
 
@@ -37,14 +44,18 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// instant is a moment as nanoseconds since 1970, 0 for the zero time.
+// instant is a moment as nanoseconds since 1970, 0 for the zero time. Moments
+// beyond the years 1678 to 2261 become the nearest one within.
 type instant int64
 
 func instantOf(t time.Time) instant {
 	if t.IsZero() {
 		return 0
 	}
-	return instant(t.UnixNano())
+	if n := boltNanoseconds(t); n != 0 {
+		return instant(n)
+	}
+	return 1
 }
 
 func (i instant) time() time.Time {
@@ -66,7 +77,7 @@ type storedGrant struct {
 	Loopback  bool            `cbor:"9,keyasint,omitempty"`
 	Required  *bool           `cbor:"10,keyasint,omitempty"`
 	RegrantAt string          `cbor:"11,keyasint,omitempty"`
-	Until     instant         `cbor:"12,keyasint,omitempty"`
+	Until     []int64         `cbor:"12,keyasint,omitempty"` // any year: seconds since 1970 and nanoseconds
 }
 
 type storedToken struct {
@@ -135,11 +146,14 @@ func unseal(name string, data []byte, v any) error {
 		return fmt.Errorf("decode %q: %w: %d bytes", name, ErrRecord, len(data))
 	}
 	body, sum := data[:len(data)-4], binary.BigEndian.Uint32(data[len(data)-4:])
-	if body[0] != recordFormat {
-		return fmt.Errorf("decode %q: %w: format %d, this version knows %d", name, ErrRecord, body[0], recordFormat)
-	}
 	if rowSum(name, body) != sum {
 		return fmt.Errorf("decode %q: %w: checksum differs", name, ErrRecord)
+	}
+	if body[0] > recordFormat {
+		return fmt.Errorf("decode %q: %w: %w: format %d, this version knows %d", name, ErrRecord, ErrNewerFormat, body[0], recordFormat)
+	}
+	if body[0] != recordFormat {
+		return fmt.Errorf("decode %q: %w: there is no format %d", name, ErrRecord, body[0])
 	}
 	if err := recordDecoding.Unmarshal(body[1:], v); err != nil {
 		return fmt.Errorf("decode %q: %w: %v", name, ErrRecord, err)
@@ -230,22 +244,54 @@ func decodeRecord(name string, data []byte) (*Record, error) {
 }
 
 func storeGrant(g Grant) storedGrant {
-	return storedGrant{
+	s := storedGrant{
 		Name: g.Name, UUID: g.UUID, AnyUUID: g.AnyUUID, Minutes: int64(g.TTL / time.Minute),
-		Resources: g.Resources, Patterns: g.Patterns, Meta: g.Meta, Note: g.Note,
-		Loopback: g.Loopback, Required: g.Required, RegrantAt: g.RegrantAt, Until: instantOf(g.Until),
+		Resources: g.Resources, Patterns: g.Patterns, Meta: storeMeta(g.Meta), Note: g.Note,
+		Loopback: g.Loopback, Required: g.Required, RegrantAt: g.RegrantAt,
 	}
+	if !g.Until.IsZero() {
+		s.Until = []int64{g.Until.Unix(), int64(g.Until.Nanosecond())}
+	}
+	return s
 }
 
 func (s storedGrant) grant() Grant {
-	return Grant{
+	g := Grant{
 		Name: s.Name,
 		Grant: pam.Grant{
 			TTL: time.Duration(s.Minutes) * time.Minute, UUID: s.UUID, AnyUUID: s.AnyUUID,
 			Resources: s.Resources, Patterns: s.Patterns, Meta: s.Meta,
 		},
-		Note: s.Note, Loopback: s.Loopback, Required: s.Required, RegrantAt: s.RegrantAt, Until: s.Until.time(),
+		Note: s.Note, Loopback: s.Loopback, Required: s.Required, RegrantAt: s.RegrantAt,
 	}
+	if len(s.Until) == 2 {
+		g.Until = time.Unix(s.Until[0], s.Until[1]).UTC()
+	}
+	for key, value := range g.Meta {
+		if n, ok := value.(uint64); ok && n <= math.MaxInt64 {
+			g.Meta[key] = int64(n)
+		}
+	}
+	return g
+}
+
+// storeMeta makes numbers out of those that JSON has left as text.
+func storeMeta(meta map[string]any) map[string]any {
+	numbers := maps.Clone(meta)
+	for key, value := range meta {
+		text, ok := value.(json.Number)
+		if !ok {
+			continue
+		}
+		if i, err := text.Int64(); err == nil {
+			numbers[key] = i
+		} else if u, err := strconv.ParseUint(text.String(), 10, 64); err == nil {
+			numbers[key] = u
+		} else if f, err := text.Float64(); err == nil {
+			numbers[key] = f
+		}
+	}
+	return numbers
 }
 
 func storeToken(t Token) storedToken {

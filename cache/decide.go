@@ -3,15 +3,9 @@ package cache
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/fxamacker/cbor/v2"
-
-	"github.com/pamsidecar/pamsidecar/pam"
 )
 
 // ErrBlocked: the name is blocked, so it cannot be refreshed.
@@ -60,39 +54,36 @@ type Outcome struct {
 
 // Decide makes a decision hold in this process: when it returns, no reader gets
 // what the decision forbids. It is durable once a Flush that began afterwards
-// has returned nil. Decisions are applied one after another.
+// has returned nil. Decisions are applied one after another. One that makes no
+// sense (a bad expression or name) is refused and changes nothing.
 func (c *Cache) Decide(d Decision) (Outcome, error) {
+	if err := d.check(); err != nil {
+		return Outcome{}, err
+	}
 	c.decideMu.Lock()
 	defer c.decideMu.Unlock()
-	c.journalMu.Lock()
-	d.Seq = c.nextSeq
-	c.nextSeq++
-	c.journalMu.Unlock()
 	d.Time = c.now().UTC().Truncate(time.Millisecond)
+	if err := c.enqueue(&d); err != nil {
+		return Outcome{}, err
+	}
 	out, err := c.apply(d)
 	c.journalMu.Lock()
 	defer c.journalMu.Unlock()
-	c.unwritten = append(c.unwritten, d)
-	c.applied = d.Seq
+	c.applied, c.appliedRules = d.Seq, c.ruleValues()
 	return out, err
 }
 
-// replay applies decisions that are in the journal and not in the store.
-func (c *Cache) replay(ds []Decision) error {
-	slices.SortStableFunc(ds, func(a, b Decision) int { return int(int64(a.Seq) - int64(b.Seq)) })
-	for _, d := range ds {
-		if _, err := c.apply(d); err != nil {
-			return fmt.Errorf("replay journal line %d: %w", d.Seq, err)
-		}
-		c.applied = d.Seq
+// enqueue numbers a decision and hands it over for its journal line, which has to
+// be written before any record that the decision changes.
+func (c *Cache) enqueue(d *Decision) error {
+	c.journalMu.Lock()
+	defer c.journalMu.Unlock()
+	d.Seq = c.nextSeq
+	if _, err := encodeLine(*d); err != nil {
+		return err
 	}
-	if len(ds) == 0 {
-		return nil
-	}
-	c.log.Info("journal replayed", "decisions", len(ds), "last", c.applied)
-	if err := c.Flush(); err != nil {
-		c.log.Error("replayed decisions hold in memory only", "error", err)
-	}
+	c.nextSeq++
+	c.unwritten = append(c.unwritten, *d)
 	return nil
 }
 
@@ -121,7 +112,8 @@ func (c *Cache) apply(d Decision) (Outcome, error) {
 	case ActRemoveRule:
 		return out, c.applyRemoveRule(d, now)
 	case ActAcceptLost:
-		return out, c.updateMeta(func(m *meta) { m.LostBlocks = false })
+		c.changeMeta(func(m *meta) { m.LostBlocks = m.LostBlocks && d.Seq <= m.LostSince })
+		return out, nil
 	case ActStanding:
 		return out, c.applyStanding(d)
 	}
@@ -130,10 +122,11 @@ func (c *Cache) apply(d Decision) (Outcome, error) {
 
 func (c *Cache) applyRevoke(d Decision, now time.Time) (Outcome, error) {
 	out := Outcome{Decision: d}
-	many := d.Match != "" || d.All
+	many := d.many()
 	if many && !d.Regrant {
-		out.Rule = &Rule{ID: d.Seq, Match: d.matchExpr(), Reason: d.Reason, Since: d.Time}
-		c.addRule(*out.Rule)
+		rule := d.rule()
+		out.Rule = &rule
+		c.addRule(rule)
 		c.wakeAll()
 	}
 	var hit RevokedName
@@ -143,8 +136,11 @@ func (c *Cache) applyRevoke(d Decision, now time.Time) (Outcome, error) {
 		switch {
 		case d.Regrant && r.Block == nil:
 			r.NextAttempt, r.Attempts = now, 0
-		case !many && !d.Regrant:
-			r.Block, r.NextAttempt, r.Attempts = &Block{d.Seq, d.Reason, d.Time}, time.Time{}, 0
+		case !d.Regrant:
+			if !many {
+				r.Block = &Block{d.Seq, d.Reason, d.Time}
+			}
+			r.Unplan(now)
 		}
 		r.Note(now, "revoked: "+d.Reason)
 		hit = RevokedName{
@@ -172,21 +168,12 @@ func (o *Outcome) add(n RevokedName) {
 	}
 }
 
-func (d Decision) matchExpr() string {
-	if d.All {
-		return "(?s).*"
-	}
-	return d.Match
-}
-
 func (c *Cache) applyPut(d Decision, now time.Time) error {
-	var g storedGrant
-	if err := cbor.Unmarshal(d.Grant, &g); err != nil {
-		return fmt.Errorf("read the grant: %w", err)
+	g, err := d.grant()
+	if err != nil {
+		return err
 	}
-	return c.changeNames(d, d.Names, func(r *Record) {
-		r.SetGrant(g.grant(), FromAdmin, now)
-	})
+	return c.changeNames(d, d.Names, func(r *Record) { r.SetGrant(g, FromAdmin, now) })
 }
 
 func (c *Cache) applyDelete(d Decision, now time.Time) (Outcome, error) {
@@ -224,6 +211,9 @@ func (c *Cache) applyRemoveRule(d Decision, now time.Time) error {
 }
 
 func (c *Cache) applyStanding(d Decision) error {
+	if d.LostBlocks {
+		c.changeMeta(func(m *meta) { m.LostBlocks, m.LostSince = true, max(m.LostSince, d.Seq) })
+	}
 	for _, rule := range d.Rules {
 		c.addRule(rule)
 	}
@@ -310,80 +300,6 @@ func (c *Cache) Update(name string, change func(*Record) bool) error {
 // NewRecord returns the empty record of a name that has none yet.
 func NewRecord(name string) *Record { return &Record{Name: name} }
 
-// Select resolves whom a revoke is for to names, except for Match and All, which
-// stay as they are and give the names they hit now. Unknown names are an
-// *UnknownNamesError and nothing else is selected.
-func (c *Cache) Select(s Selector) ([]string, error) {
-	switch {
-	case s.Match != "" || s.All:
-		d := Decision{Match: s.Match, All: s.All}
-		re, err := CompileMatch(d.matchExpr())
-		if err != nil {
-			return nil, err
-		}
-		return c.namesWhere(func(r *Record) bool { return re.MatchString(r.Name) })
-	case len(s.UUIDs) > 0:
-		return c.selectUUIDs(s.UUIDs)
-	case s.Token != "":
-		names, err := c.namesWhere(func(r *Record) bool { return r.Holds(s.Token) })
-		if err == nil && len(names) == 0 {
-			err = fmt.Errorf("token #%s: no name holds it: %w", s.Token.ID(), ErrUnknown)
-		}
-		return names, err
-	}
-	var unknown []string
-	for _, name := range s.Names {
-		if _, err := c.Record(name); errors.Is(err, ErrUnknown) {
-			unknown = append(unknown, name)
-		} else if err != nil {
-			return nil, err
-		}
-	}
-	if len(unknown) > 0 {
-		return nil, &UnknownNamesError{unknown}
-	}
-	return s.Names, nil
-}
-
-func (c *Cache) selectUUIDs(uuids []string) ([]string, error) {
-	seen := map[string]bool{}
-	names, err := c.namesWhere(func(r *Record) bool {
-		hit := r.Grant != nil && slices.Contains(uuids, r.Grant.UUID)
-		if hit {
-			seen[r.Grant.UUID] = true
-		}
-		return hit
-	})
-	unknown := slices.DeleteFunc(slices.Clone(uuids), func(u string) bool { return seen[u] })
-	if err == nil && len(unknown) > 0 {
-		err = &UnknownNamesError{unknown}
-	}
-	return names, err
-}
-
-func (c *Cache) namesWhere(match func(*Record) bool) ([]string, error) {
-	var names []string
-	err := c.each(func(r *Record) error {
-		if match(r) {
-			names = append(names, r.Name)
-		}
-		return nil
-	})
-	return names, err
-}
-
-// Holds reports whether the record knows the token, in whatever role. Padding
-// makes no difference.
-func (r *Record) Holds(s pam.Secret) bool {
-	bare := func(s pam.Secret) string { return strings.TrimRight(s.Reveal(), "=") }
-	is := func(t Token) bool { return t.Raw != "" && bare(t.Raw) == bare(s) }
-	return (r.Current != nil && is(*r.Current)) || slices.ContainsFunc(r.Superseded, is) ||
-		slices.ContainsFunc(r.Withdrawn, func(w Withdrawal) bool { return is(w.Token) })
-}
-
-// EncodeGrant is the form of a grant in a put decision.
-func EncodeGrant(g Grant) ([]byte, error) { return recordEncoding.Marshal(storeGrant(g)) }
-
 // Rule returns the rule with that number, ErrUnknown if there is none.
 func (c *Cache) Rule(id uint64) (Rule, error) {
 	for _, r := range c.ruleValues() {
@@ -397,52 +313,4 @@ func (c *Cache) Rule(id uint64) (Rule, error) {
 // Journal returns up to limit decisions with a number above after, oldest first.
 func (c *Cache) Journal(after uint64, limit int) ([]Decision, error) {
 	return c.journal.read(after, limit)
-}
-
-// blockFromJournal is what the journal says of a name's own block.
-func (c *Cache) blockFromJournal(name string) (*Block, error) {
-	ds, err := c.journal.read(0, 1<<30)
-	if err != nil {
-		return nil, err
-	}
-	var block *Block
-	for _, d := range ds {
-		switch {
-		case d.Action == ActStanding:
-			block = nil
-			for _, b := range d.Blocks {
-				if b.Name == name {
-					block = &b.Block
-				}
-			}
-		case !slices.Contains(d.Names, name):
-		case d.Action == ActRevoke && !d.Regrant:
-			block = &Block{d.Seq, d.Reason, d.Time}
-		case d.Action == ActUnblock:
-			block = nil
-		}
-	}
-	return block, nil
-}
-
-// beginJournal writes the first line of a new journal: the blocks and block
-// rules that stand.
-func (c *Cache) beginJournal(path string) error {
-	d := Decision{Action: ActStanding, Rules: c.ruleValues(), By: Actor{Via: "start"}}
-	err := c.each(func(r *Record) error {
-		if r.Block != nil {
-			d.Blocks = append(d.Blocks, StandingBlock{r.Name, *r.Block})
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	d.Seq, d.Time = c.nextSeq, c.now().UTC().Truncate(time.Millisecond)
-	c.nextSeq++
-	if err := c.journal.append([]Decision{d}); err != nil {
-		return err
-	}
-	c.applied = d.Seq
-	return errors.Join(syncBoltDir(filepath.Dir(path)), c.Flush())
 }

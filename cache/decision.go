@@ -49,9 +49,58 @@ type Decision struct {
 	Grant   []byte    `json:"grant,omitempty"` // put: the grant, CBOR
 	Detail  string    `json:"detail,omitempty"`
 
-	Blocks []StandingBlock `json:"blocks,omitempty"` // standing
-	Rules  []Rule          `json:"rules,omitempty"`  // standing
+	Blocks     []StandingBlock `json:"blocks,omitempty"`      // standing
+	Rules      []Rule          `json:"rules,omitempty"`       // standing
+	LostBlocks bool            `json:"lost_blocks,omitempty"` // standing: and others may be missing
 }
+
+// check reports why a decision cannot be applied, whatever it is applied to.
+func (d Decision) check() error {
+	for _, name := range d.Names {
+		if err := ValidName(name); err != nil {
+			return fmt.Errorf("%q: %w", name, err)
+		}
+	}
+	switch d.Action {
+	case ActRevoke:
+		if !d.many() {
+			return nil
+		}
+		_, err := CompileMatch(d.matchExpr())
+		return err
+	case ActPut:
+		_, err := d.grant()
+		return err
+	}
+	return nil
+}
+
+// many reports whether the decision is for all names that match.
+func (d Decision) many() bool { return d.Match != "" || d.All }
+
+func (d Decision) matchExpr() string {
+	if d.All {
+		return "(?s).*"
+	}
+	return d.Match
+}
+
+// rule is the block rule that a revoke leaves.
+func (d Decision) rule() Rule {
+	return Rule{ID: d.Seq, Match: d.matchExpr(), Reason: d.Reason, Since: d.Time}
+}
+
+// grant is the grant of a put.
+func (d Decision) grant() (Grant, error) {
+	var g storedGrant
+	if err := recordDecoding.Unmarshal(d.Grant, &g); err != nil {
+		return Grant{}, fmt.Errorf("read the grant: %w", err)
+	}
+	return g.grant(), nil
+}
+
+// EncodeGrant is the form of a grant in a put decision.
+func EncodeGrant(g Grant) ([]byte, error) { return recordEncoding.Marshal(storeGrant(g)) }
 
 // StandingBlock is a name's block as a new journal begins with it.
 type StandingBlock struct {

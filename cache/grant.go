@@ -81,16 +81,16 @@ func (g Grant) Fingerprint() [32]byte {
 	}
 	required := byte(2)
 	if g.Required != nil {
-		required = flag(*g.Required)
+		required = boolByte(*g.Required)
 	}
-	h.Write([]byte{flag(g.Loopback), required})
+	h.Write([]byte{boolByte(g.Loopback), required})
 	if !g.Until.IsZero() {
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(g.Until.Unix())))
 	}
 	return [32]byte(h.Sum(nil))
 }
 
-func flag(b bool) byte {
+func boolByte(b bool) byte {
 	if b {
 		return 1
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -12,6 +11,8 @@ import (
 const (
 	metaRow = "\x00meta"
 	fileRow = "\x00file"
+	// lastOwnRow is after the cache's own rows and before every name.
+	lastOwnRow = "\x00\xff"
 )
 
 const metaFormat = 1
@@ -24,16 +25,42 @@ type Identity struct {
 
 // meta is what is kept once for the whole store.
 type meta struct {
-	Format      int      `cbor:"1,keyasint"`
-	Identity    Identity `cbor:"2,keyasint"`
-	Running     bool     `cbor:"3,keyasint,omitempty"` // not stopped cleanly since
-	Unclean     int      `cbor:"4,keyasint,omitempty"` // starts after an unclean stop in a row
-	Doubtful    instant  `cbor:"5,keyasint,omitempty"` // grants due until then may have been in flight at a crash
-	Offset      int64    `cbor:"6,keyasint,omitempty"` // server clock minus local clock, nanoseconds
-	OffsetKnown bool     `cbor:"7,keyasint,omitempty"`
-	Applied     uint64   `cbor:"8,keyasint,omitempty"` // journal lines up to here are in the records
-	Rules       []Rule   `cbor:"9,keyasint,omitempty"`
-	LostBlocks  bool     `cbor:"10,keyasint,omitempty"` // blocks may be missing: nothing is granted
+	Format       int          `cbor:"1,keyasint"`
+	Identity     Identity     `cbor:"2,keyasint"`
+	Running      bool         `cbor:"3,keyasint,omitempty"` // not stopped cleanly since
+	Unclean      int          `cbor:"4,keyasint,omitempty"` // starts after an unclean stop in a row
+	Doubtful     instant      `cbor:"5,keyasint,omitempty"` // grants due until then may have been in flight at a crash
+	Offset       int64        `cbor:"6,keyasint,omitempty"` // server clock minus local clock, nanoseconds
+	OffsetKnown  bool         `cbor:"7,keyasint,omitempty"`
+	Applied      uint64       `cbor:"8,keyasint,omitempty"` // journal lines up to here are in the records
+	Rules        []storedRule `cbor:"9,keyasint,omitempty"`
+	LostBlocks   bool         `cbor:"10,keyasint,omitempty"` // blocks may be missing: nothing is granted
+	LostSince    uint64       `cbor:"11,keyasint,omitempty"` // only a decision after this one accepts that
+	LostDatabase bool         `cbor:"12,keyasint,omitempty"` // and the file's grants have not been set since
+	SecretID     string       `cbor:"13,keyasint,omitempty"` // short hash of the secret key last used
+}
+
+type storedRule struct {
+	ID     uint64  `cbor:"1,keyasint"`
+	Match  string  `cbor:"2,keyasint"`
+	Reason string  `cbor:"3,keyasint,omitempty"`
+	Since  instant `cbor:"4,keyasint"`
+}
+
+func storeRules(rules []Rule) []storedRule {
+	stored := make([]storedRule, len(rules))
+	for i, r := range rules {
+		stored[i] = storedRule{r.ID, r.Match, r.Reason, instantOf(r.Since)}
+	}
+	return stored
+}
+
+func (m meta) rules() []Rule {
+	rules := make([]Rule, len(m.Rules))
+	for i, r := range m.Rules {
+		rules[i] = Rule{ID: r.ID, Match: r.Match, Reason: r.Reason, Since: r.Since.time()}
+	}
+	return rules
 }
 
 // OtherIdentityError says that a state directory belongs to another keyset or
@@ -47,7 +74,7 @@ func (e *OtherIdentityError) Error() string {
 	return fmt.Sprintf("the state belongs to origin %s, not %s: set another state_dir", e.Have.Origin, e.Want.Origin)
 }
 
-// readMeta returns the stored meta and whether there was one.
+// readMeta returns the stored meta and whether there was one that could be read.
 func readMeta(s Store) (meta, uint64, bool, error) {
 	row, err := s.Get(metaRow)
 	if errors.Is(err, ErrNotFound) {
@@ -57,11 +84,12 @@ func readMeta(s Store) (meta, uint64, bool, error) {
 		return meta{}, 0, false, fmt.Errorf("read the store: %w", err)
 	}
 	var m meta
-	if err := unseal(metaRow, row.Data, &m); err != nil {
-		return meta{}, row.Revision, false, err
+	err = unseal(metaRow, row.Data, &m)
+	if errors.Is(err, ErrNewerFormat) || m.Format > metaFormat {
+		return meta{}, row.Revision, true, fmt.Errorf("%w: run that version, or use another state_dir", ErrNewerFormat)
 	}
-	if m.Format > metaFormat {
-		return m, row.Revision, true, fmt.Errorf("the state was written by a newer version (format %d, this one knows %d): run that version, or use another state_dir", m.Format, metaFormat)
+	if err != nil {
+		return meta{}, row.Revision, false, err
 	}
 	return m, row.Revision, true, nil
 }
@@ -69,29 +97,45 @@ func readMeta(s Store) (meta, uint64, bool, error) {
 // updateMeta changes the meta in memory and on disk. The change in memory stays
 // when the disk refuses; the next update carries it.
 func (c *Cache) updateMeta(change func(*meta)) error {
-	c.metaMu.Lock()
-	defer c.metaMu.Unlock()
-	change(&c.meta)
-	data, err := seal(metaRow, c.meta)
+	c.metaWrite.Lock()
+	defer c.metaWrite.Unlock()
+	m, changes := c.changeMeta(change)
+	data, err := seal(metaRow, m)
 	if err != nil {
 		return err
 	}
 	err = c.store.Commit(context.Background(), []Row{{Name: metaRow, Revision: c.metaRevision, Data: data}})[0]
+	c.storeRefuses.note(c, err)
 	if err != nil {
-		c.metaStale = true
 		return fmt.Errorf("write the store: %w", err)
 	}
-	c.metaStale = false
 	c.metaRevision++
+	c.metaMu.Lock()
+	defer c.metaMu.Unlock()
+	c.metaSaved = changes
 	return nil
+}
+
+// changeMeta changes the meta in memory, for the next updateMeta or Flush to
+// write, and returns it with the number of the change.
+func (c *Cache) changeMeta(change func(*meta)) (meta, uint64) {
+	c.metaMu.Lock()
+	defer c.metaMu.Unlock()
+	change(&c.meta)
+	c.metaChanges++
+	return c.meta, c.metaChanges
+}
+
+func (c *Cache) isMetaStale() bool {
+	c.metaMu.Lock()
+	defer c.metaMu.Unlock()
+	return c.metaSaved != c.metaChanges
 }
 
 func (c *Cache) readMetaCopy() meta {
 	c.metaMu.Lock()
 	defer c.metaMu.Unlock()
-	m := c.meta
-	m.Rules = slices.Clone(m.Rules)
-	return m
+	return c.meta
 }
 
 // ClockOffset is the last stored difference of the server's clock to the local
@@ -104,6 +148,15 @@ func (c *Cache) ClockOffset() (time.Duration, bool) {
 // SetClockOffset stores the measured difference of the clocks.
 func (c *Cache) SetClockOffset(d time.Duration) error {
 	return c.updateMeta(func(m *meta) { m.Offset, m.OffsetKnown = int64(d), true })
+}
+
+// SecretID is the short hash of the secret key that was last used with this
+// state, empty before the first.
+func (c *Cache) SecretID() string { return c.readMetaCopy().SecretID }
+
+// SetSecretID stores the short hash of the secret key in use.
+func (c *Cache) SetSecretID(id string) error {
+	return c.updateMeta(func(m *meta) { m.SecretID = id })
 }
 
 // UncleanStarts counts the starts in a row that followed an unclean stop, the
@@ -123,7 +176,8 @@ func (c *Cache) ForgetUncleanStarts() error {
 func (c *Cache) LostBlocks() bool { return c.readMetaCopy().LostBlocks }
 
 // LostDatabase reports whether this process began without the database that was
-// here before: tokens may live that nobody holds.
+// here before, or after one that did and had not got as far as SetFileNames:
+// tokens may live that nobody holds.
 func (c *Cache) LostDatabase() bool { return c.lostDatabase }
 
 // FileNames are the names that the configuration file had when it was last
@@ -143,7 +197,8 @@ func (c *Cache) FileNames() ([]string, error) {
 	return names, nil
 }
 
-// SetFileNames stores the names that the configuration file has now.
+// SetFileNames stores the names that the configuration file has now, whose grants
+// have been set.
 func (c *Cache) SetFileNames(names []string) error {
 	data, err := seal(fileRow, names)
 	if err != nil {
@@ -153,5 +208,11 @@ func (c *Cache) SetFileNames(names []string) error {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("read the store: %w", err)
 	}
-	return c.store.Commit(context.Background(), []Row{{Name: fileRow, Revision: row.Revision, Data: data}})[0]
+	if err := c.store.Commit(context.Background(), []Row{{Name: fileRow, Revision: row.Revision, Data: data}})[0]; err != nil {
+		return fmt.Errorf("write the store: %w", err)
+	}
+	if !c.readMetaCopy().LostDatabase {
+		return nil
+	}
+	return c.updateMeta(func(m *meta) { m.LostDatabase = false })
 }

@@ -86,9 +86,9 @@ func (w Withdrawal) PhaseAt(now time.Time) Phase {
 
 // Block is an operator's decision that a name gets no token.
 type Block struct {
-	Decision uint64 // number of the journal line
-	Reason   string
-	Since    time.Time
+	Decision uint64    `json:"decision"` // number of the journal line
+	Reason   string    `json:"reason"`
+	Since    time.Time `json:"since"`
 }
 
 // Failure is the last attempt that went wrong.
@@ -121,7 +121,7 @@ type Record struct {
 	LastAttempt time.Time
 	LastSuccess time.Time
 	Failure     *Failure
-	NextAttempt time.Time // next grant; zero: none planned
+	NextAttempt time.Time // next grant, or one that was given up; zero: none
 
 	Block            *Block
 	EndedAt          time.Time // when the grant was removed or its Until passed
@@ -130,18 +130,19 @@ type Record struct {
 	Events           []Event
 
 	// Lost says that the record stands for one that could not be read: its tokens
-	// are unknown. It is not stored.
+	// are unknown but for the one in memory. It is not stored.
 	Lost bool
 
 	version version
+	staged  bool // the very content that memory is ahead of the disk with
 }
 
-// version tells states of a record apart. It is the fence between a result and
-// the decision that overtook it. A state that was staged has a number of its own,
-// which it keeps when it reaches the disk; any other is known by its revision.
+// version tells states of a name apart. It is the fence between a result and the
+// decision that overtook it. A state keeps its number when it reaches the disk.
 type version struct {
-	disk   uint64 // revision in the store
-	memory uint64 // number of the staged state, 0 if it was never staged
+	disk    uint64 // revision of the row it is based on
+	memory  uint64 // number of the change in this process that made it; 0: none, it was read
+	deletes uint64 // rows deleted so far when it was read: a name begins again at revision 1
 }
 
 func (v version) same(o version) bool {
@@ -157,14 +158,25 @@ func (r *Record) SameVersion(o *Record) bool { return r.version.same(o.version) 
 // Clone returns a copy that shares nothing that is ever changed in place.
 func (r *Record) Clone() *Record {
 	c := *r
+	c.staged = false
 	return &c
 }
 
 // Blank reports whether nothing is worth keeping: no grant, no block, no live
-// token and nothing left to withdraw or to tell at now.
+// token and nothing left to withdraw or to tell at now. A grant that has ended is
+// remembered for a day: readers are told that, and operators what became of it.
 func (r *Record) Blank(now time.Time) bool {
-	return r.Removed() && r.Block == nil && !r.UnaccountedUntil.After(now) &&
+	return r.Removed() && r.Block == nil && !r.forgetAt().After(now) &&
 		len(r.LiveTokens(now)) == 0 && r.OpenWithdrawals() == 0
+}
+
+// forgetAt is when a record that nobody asks for any more has nothing left to
+// tell.
+func (r *Record) forgetAt() time.Time {
+	if told := r.EndedAt.Add(closedHistory); !r.EndedAt.IsZero() && told.After(r.UnaccountedUntil) {
+		return told
+	}
+	return r.UnaccountedUntil
 }
 
 // Removed reports whether nobody asks for the name any more.
@@ -214,17 +226,16 @@ func (r *Record) State(now time.Time) State {
 	return stateOf(r.Block != nil, r.Ended(now), r.HasLive(now), r.Failure != nil, r.Generation > 0)
 }
 
-// Due is the moment of the name's next work, zero if there is none.
-func (r *Record) Due(blocked bool) time.Time {
+// Due is the moment of the name's next work, zero if there is none. A plan that
+// was given up (Unplan) is work too: somebody has to see that nothing came of it.
+func (r *Record) Due() time.Time {
 	var due time.Time
 	earliest := func(t time.Time) {
 		if !t.IsZero() && (due.IsZero() || t.Before(due)) {
 			due = t
 		}
 	}
-	if !r.Removed() && !blocked && r.Block == nil {
-		earliest(r.NextAttempt)
-	}
+	earliest(r.NextAttempt)
 	if !r.Removed() && len(r.Superseded)+r.liveCount() > 0 {
 		earliest(r.Grant.Until)
 	}
@@ -241,7 +252,7 @@ func (r *Record) Due(blocked bool) time.Time {
 		}
 	}
 	if r.Removed() && r.Block == nil {
-		earliest(r.UnaccountedUntil)
+		earliest(r.forgetAt())
 	}
 	return due
 }
@@ -291,11 +302,21 @@ func (r *Record) SetGrant(g Grant, src Source, now time.Time) {
 	r.Grant, r.Source, r.EndedAt = &g, src, time.Time{}
 }
 
+// Unplan gives up the next grant. One that may be under way stays on record: if
+// the process dies before it lands, its token is unaccounted for.
+func (r *Record) Unplan(now time.Time) {
+	if r.NextAttempt.After(now) {
+		r.NextAttempt = time.Time{}
+	}
+	r.Attempts = 0
+}
+
 // End ends the grant: readers get nothing from now on. What still lives upstream
 // is for the caller to withdraw.
 func (r *Record) End(now time.Time) {
 	if r.EndedAt.IsZero() {
-		r.EndedAt, r.NextAttempt, r.Attempts = now, time.Time{}, 0
+		r.EndedAt = now
+		r.Unplan(now)
 		r.Note(now, "grant ended")
 	}
 }
@@ -319,9 +340,12 @@ func (r *Record) Note(at time.Time, text string) {
 	}
 }
 
-// Tidy drops what has ended by now: tokens, their raw text once a withdrawal is
-// closed, and history that is too old or too long.
+// Tidy drops what has ended by now: tokens, also the unaccounted, the raw text of
+// tokens once their withdrawal is closed, and history that is too old or too long.
 func (r *Record) Tidy(now time.Time) {
+	if !r.UnaccountedUntil.After(now) {
+		r.UnaccountedUntil = time.Time{}
+	}
 	if r.Current != nil && !r.Current.Live(now) {
 		r.Current = nil
 	}

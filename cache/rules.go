@@ -88,23 +88,3 @@ func (c *Cache) Blocks() ([]BlockInfo, error) {
 	slices.SortStableFunc(infos, func(a, b BlockInfo) int { return cmp.Compare(a.ID, b.ID) })
 	return infos, err
 }
-
-// each calls fn with every record in the order of names until it fails.
-func (c *Cache) each(fn func(*Record) error) error {
-	after := ""
-	for {
-		recs, err := c.page(after, 500)
-		if err != nil {
-			return err
-		}
-		for _, r := range recs {
-			after = r.Name
-			if err := fn(r); err != nil {
-				return err
-			}
-		}
-		if len(recs) < 500 {
-			return nil
-		}
-	}
-}

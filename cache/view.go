@@ -72,7 +72,11 @@ func newBlock(r *Record) *block {
 	if r.Grant != nil {
 		b.uuid, b.loopback, b.until = r.Grant.UUID, r.Grant.Loopback, r.Grant.Until
 		b.required = r.Grant.IsRequired(r.Source)
-		b.retryAt = r.NextAttempt
+	}
+	if !r.Removed() && r.Block == nil {
+		if r.Block == nil && !r.Removed() {
+			b.retryAt = r.NextAttempt
+		}
 	}
 	if r.Current != nil {
 		b.token, b.refreshAt = *r.Current, r.NextAttempt
@@ -159,7 +163,7 @@ func (v View) ETag() string {
 // underRule returns the same view blocked by a block rule.
 func (v View) underRule(rule *Rule) View {
 	b := *v.b
-	b.blocked, b.blockReason = true, rule.Reason
+	b.blocked, b.blockReason, b.retryAt = true, rule.Reason, time.Time{}
 	return View{&b}
 }
 
