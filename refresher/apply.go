@@ -111,7 +111,7 @@ func (r *Refresher) applyAll(ctx context.Context, grants []cache.Grant, diff cac
 		if todo[g.Name] {
 			changes = append(changes, change{g.Name, func(rec *cache.Record) {
 				if rec.Lost || r.cache.LostDatabase() && rec.Generation == 0 {
-					rec.UnaccountedUntil = later(rec.UnaccountedUntil, now.Add(g.TTL))
+					rec.UnaccountedUntil = later(rec.UnaccountedUntil, now.Add(g.TTL+timestampWindow))
 				}
 				rec.SetGrant(g, cache.FromFile, now)
 			}})

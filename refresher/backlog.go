@@ -10,16 +10,19 @@ type item struct {
 	name    string
 	kind    work
 	urgency urgency
-	end     time.Time // of its token
+	at      time.Time // order within its kind: end of the token, or since when a revoke is due
+	live    bool      // at is the end of a live token
 }
 
 // backlog orders names that are due: grants of tokens about to end first, then
 // names that readers wait for and the others by turns, each by the nearest end.
-// Revokes take turns with grants. The zero backlog is empty.
+// Revokes, the longest due first, take turns with grants. The zero backlog is
+// empty.
 type backlog struct {
-	grants  [routine + 1]byEnd
-	revokes byEnd
+	grants  [routine + 1]byTime
+	revokes byTime
 	length  int
+	soonest time.Time // nearest end of the live tokens to replace, zero: none
 
 	revokeNext  bool // whose turn it is when both wait
 	routineNext bool
@@ -28,11 +31,19 @@ type backlog struct {
 // Len is the number of names.
 func (b *backlog) Len() int { return b.length }
 
+// clear takes all names out; whose turn it is stays.
+func (b *backlog) clear() {
+	*b = backlog{revokeNext: b.revokeNext, routineNext: b.routineNext}
+}
+
 func (b *backlog) push(it item) {
 	b.length++
 	if it.kind == withdraw {
 		heap.Push(&b.revokes, it)
 		return
+	}
+	if it.live && (b.soonest.IsZero() || it.at.Before(b.soonest)) {
+		b.soonest = it.at
 	}
 	heap.Push(&b.grants[it.urgency], it)
 }
@@ -46,11 +57,13 @@ func (b *backlog) pop() item {
 		return heap.Pop(&b.revokes).(item)
 	}
 	b.revokeNext = true
-	return heap.Pop(grants).(item)
+	it := heap.Pop(grants).(item)
+	b.routineNext = it.urgency == awaited
+	return it
 }
 
 // nextGrants is the heap the next grant comes from, nil if there is none.
-func (b *backlog) nextGrants() *byEnd {
+func (b *backlog) nextGrants() *byTime {
 	if len(b.grants[dying]) > 0 {
 		return &b.grants[dying]
 	}
@@ -60,25 +73,21 @@ func (b *backlog) nextGrants() *byEnd {
 		return nil
 	case len(*waiting) == 0:
 		return others
-	case len(*others) == 0:
-		return waiting
-	}
-	b.routineNext = !b.routineNext
-	if b.routineNext {
+	case len(*others) == 0, !b.routineNext:
 		return waiting
 	}
 	return others
 }
 
-// byEnd is a heap of names by the end of their token.
-type byEnd []item
+// byTime is a heap of names by their time.
+type byTime []item
 
-func (h byEnd) Len() int           { return len(h) }
-func (h byEnd) Less(i, j int) bool { return h[i].end.Before(h[j].end) }
-func (h byEnd) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *byEnd) Push(x any)        { *h = append(*h, x.(item)) }
+func (h byTime) Len() int           { return len(h) }
+func (h byTime) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h byTime) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *byTime) Push(x any)        { *h = append(*h, x.(item)) }
 
-func (h *byEnd) Pop() any {
+func (h *byTime) Pop() any {
 	last := len(*h) - 1
 	it := (*h)[last]
 	*h = (*h)[:last]

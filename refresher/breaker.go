@@ -7,10 +7,12 @@ import "time"
 const breakerLimit = 5
 
 // breaker lets one probe out instead of all when Access Manager is down. It
-// belongs to the loop and is not safe for concurrent use.
+// belongs to the loop and is not safe for concurrent use. Its times are local:
+// it only waits.
 type breaker struct {
 	failures int       // in a row
-	probeAt  time.Time // earliest moment of the next probe, by server time
+	last     time.Time // of the last one
+	random   float64   // drawn then
 }
 
 func (b *breaker) open() bool { return b.failures >= breakerLimit }
@@ -18,17 +20,18 @@ func (b *breaker) open() bool { return b.failures >= breakerLimit }
 // succeeded notes an answer that shows the service at work.
 func (b *breaker) succeeded() { b.failures = 0 }
 
-// failed notes a network error, a timeout or a 5xx. remaining is the life left
-// in the token of the name it happened to.
-func (b *breaker) failed(now time.Time, remaining time.Duration, u float64) {
+// failed notes a network error, a timeout or a 5xx; u is a random number.
+func (b *breaker) failed(now time.Time, u float64) {
 	b.failures++
-	if b.open() {
-		b.probeAt = now.Add(RetryDelay(b.failures-breakerLimit+1, remaining, u))
-	}
+	b.last, b.random = now, u
 }
 
-// allows reports whether one more request may go out at now while busy are under
-// way.
-func (b *breaker) allows(now time.Time, busy int) bool {
-	return !b.open() || (busy == 0 && !now.Before(b.probeAt))
+// wait is how long no further request may go out, 0 or less for one now. remaining
+// is the shortest life left in the tokens that wait to be replaced, 0 if none is
+// live: the less time there is, the sooner comes the next probe.
+func (b *breaker) wait(now time.Time, remaining time.Duration) time.Duration {
+	if !b.open() {
+		return 0
+	}
+	return b.last.Add(RetryDelay(b.failures-breakerLimit+1, remaining, b.random)).Sub(now)
 }

@@ -6,32 +6,52 @@ import (
 )
 
 const (
-	// jump is the difference between two samples that one sample alone does not
-	// prove.
+	// near is the difference that any one sample may correct.
+	near = 2 * time.Second
+	// jump is the difference up to which a sample not confirmed yet counts for what
+	// is live, on the safe side; beyond it, one sample alone says nothing.
 	jump = 30 * time.Second
 	// step is the difference between wall and monotonic clock that shows that the
 	// wall clock was set, or the machine was suspended.
-	step = 2 * time.Second
+	step = 500 * time.Millisecond
+)
+
+// Source is where a reading of the server's clock comes from.
+type Source int
+
+// The sources.
+const (
+	FromDate  Source = iota // the header Date of an answer, which anything on the way can make
+	FromToken               // the timestamp of a token just granted
+	FromTime                // the time request
 )
 
 // Clock estimates server time: the local wall clock and a measured offset. It is
 // safe for concurrent use.
 //
-// A sample within 30 s of the estimate corrects it at once. A larger difference
-// needs a second sample that agrees before it changes what counts as live; signed
-// requests use it at once. When the wall clock moves against the monotonic one,
-// the later of the two estimates counts until the server was asked.
+// A sample close to the estimate corrects it at once. A larger difference has to
+// be confirmed by the time request, or by the tokens of two grants, before it
+// changes the estimate; signed requests follow it at once. When the wall clock
+// moves against the monotonic one, both count until the server was asked: the
+// later for what is live, the earlier for what cannot be taken back.
 type Clock struct {
 	wall func() time.Time
 
-	mu      sync.Mutex
-	offset  time.Duration
-	known   bool
-	pending *time.Duration // an offset that needs a second sample
-	suspect bool           // the wall clock was set or the machine slept
+	mu       sync.Mutex
+	offset   time.Duration
+	known    bool // offset was measured, by this process or an earlier one
+	measured bool // by this process
+	pending  *reading
+	suspect  bool // the wall clock was set or the machine slept
 
 	anchor     time.Time // monotonic reading at which wall and offset were good
 	anchorWall time.Time // wall clock at the anchor
+}
+
+// reading is an offset that waits for confirmation.
+type reading struct {
+	offset, err time.Duration
+	tokens      int // grants that agree
 }
 
 // ClockStatus is what operators see of the clock.
@@ -65,22 +85,36 @@ func (c *Clock) anchorLocked() {
 // local is the wall clock without its monotonic reading.
 func (c *Clock) local() time.Time { return c.wall().Round(0) }
 
-// Now is server time for all that ends: never earlier than either estimate.
+// steadyLocked is what the wall clock would read had nobody set it.
+func (c *Clock) steadyLocked() time.Time { return c.anchorWall.Add(time.Since(c.anchor)) }
+
+// Now is server time for all that ends: never earlier than any estimate.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.laterLocked().Add(c.offset).UTC()
+	wall := c.local()
+	now := later(wall, c.steadyLocked()).Add(c.offset)
+	if p := c.pending; p != nil && (p.offset-c.offset).Abs() <= jump {
+		now = later(now, wall.Add(p.offset))
+	}
+	return now.UTC()
 }
 
-// laterLocked is the local time by wall clock, or by the monotonic clock since
-// the anchor when that is later by more than the clocks drift apart.
-func (c *Clock) laterLocked() time.Time {
-	wall := c.local()
-	steady := c.anchorWall.Add(time.Since(c.anchor))
-	if steady.Sub(wall) > step {
-		return steady
+// Sure is server time for what cannot be taken back, as forgetting a token that
+// has ended: never later than any estimate, and the zero time before the server
+// was asked once.
+func (c *Clock) Sure() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.measured {
+		return time.Time{}
 	}
-	return wall
+	wall := c.local()
+	now := earlier(wall, c.steadyLocked()).Add(c.offset)
+	if c.pending != nil {
+		now = earlier(now, wall.Add(c.pending.offset))
+	}
+	return now.UTC()
 }
 
 // Signing is server time for the timestamp of a request: it follows a difference
@@ -89,54 +123,60 @@ func (c *Clock) Signing() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.pending != nil {
-		return c.local().Add(*c.pending).UTC()
+		return c.local().Add(c.pending.offset).UTC()
 	}
-	return c.local().Add(c.offset).UTC()
+	return later(c.local(), c.steadyLocked()).Add(c.offset).UTC()
 }
 
-// Local is the local wall clock at a moment of server time, for comparing with
-// samples.
-func (c *Clock) Local() time.Time { return c.local() }
-
-// Sample takes a reading of the server's clock: it was server time when the local
-// wall clock read local, give or take err. confirms tells whether the reading
-// comes from a source that may confirm a jump (a token or the time request, not a
-// Date header, which anybody on the way can make). It reports whether the estimate
-// still needs confirmation.
-func (c *Clock) Sample(server, local time.Time, err time.Duration, confirms bool) (needsMore bool) {
+// Sample takes a reading of the server's clock: it was server time, give or take
+// err, when age had still to pass until now. It reports whether the server should
+// be asked for its time, for the reading differs too much to stand alone.
+func (c *Clock) Sample(server time.Time, age, err time.Duration, from Source) (ask bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	seen := server.Sub(local.Round(0))
-	if (seen - c.offset).Abs() <= jump {
+	seen := server.Add(age).Sub(c.local())
+	difference := (seen - c.offset).Abs()
+	agrees := c.pending != nil && (seen-c.pending.offset).Abs() <= near+err+c.pending.err
+	switch {
+	case difference <= near+err, from == FromTime && (agrees || difference <= jump):
 		c.acceptLocked(seen, err)
 		return false
+	case from == FromToken && !agrees:
+		// It proves nothing: the answer that the token came with has a Date as well.
+	case from == FromToken:
+		if c.pending.tokens++; c.pending.tokens > 1 {
+			c.acceptLocked(c.pending.offset, c.pending.err)
+			return false
+		}
+	case !agrees:
+		c.pending = &reading{offset: seen, err: err}
 	}
-	if c.pending != nil && confirms && (seen-*c.pending).Abs() <= max(step, err+time.Second) {
-		c.acceptLocked(seen, 0)
-		return false
-	}
-	c.pending = &seen
 	return true
 }
 
 // acceptLocked corrects the offset, unless the sample agrees with it within its
-// own error. It ends the suspicion, for the sample was compared with now's clock.
+// own error, and ends all doubt. A sample that is vague moves it no further than
+// it has to.
 func (c *Clock) acceptLocked(seen, err time.Duration) {
-	if !c.known || (seen-c.offset).Abs() > err {
+	switch difference := seen - c.offset; {
+	case !c.known, difference.Abs() > max(err, jump), difference.Abs() > err && err <= time.Second:
 		c.offset = seen
+	case difference > err:
+		c.offset = seen - err
+	case difference < -err:
+		c.offset = seen + err
 	}
-	c.known, c.pending, c.suspect = true, nil, false
+	c.known, c.measured, c.pending, c.suspect = true, true, nil, false
 	c.anchorLocked()
 }
 
-// Check compares the wall clock with the monotonic one and reports whether the
-// server should be asked: the wall clock moved, or a difference waits for its
-// confirmation. It is to be called every few seconds.
-func (c *Clock) Check() (ask bool) {
+// Check compares the wall clock with the monotonic one and reports whether there
+// is doubt that only the server can end: the wall clock moved, or a difference
+// waits for its confirmation. It is to be called every few seconds.
+func (c *Clock) Check() (doubt bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	drift := c.local().Sub(c.anchorWall) - time.Since(c.anchor)
-	switch {
+	switch drift := c.local().Sub(c.steadyLocked()); {
 	case drift.Abs() > step:
 		c.suspect = true
 	case !c.suspect:
@@ -150,4 +190,18 @@ func (c *Clock) Status() ClockStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return ClockStatus{Offset: c.offset, Known: c.known, Suspect: c.suspect || c.pending != nil}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }

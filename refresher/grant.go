@@ -15,22 +15,21 @@ import (
 func (r *Refresher) grant(ctx context.Context, rec *cache.Record) outcome {
 	start := r.clock.Now()
 	ask := rec.Grant.Grant
-	ask.TTL = AskTTL(*rec.Grant, start)
+	if ask.TTL = AskTTL(*rec.Grant, start); ask.TTL <= 0 {
+		return unasked
+	}
 	timed, cancel := context.WithTimeout(ctx, AttemptTimeout(remaining(rec, start)))
 	defer cancel()
+	secret := r.secrets.Load()
 	tok, err := r.grantOnce(timed, ask)
-	if r.mendable(timed, err) {
+	if r.mendable(timed, err, secret) {
 		tok, err = r.grantOnce(timed, ask)
 	}
 	now := r.clock.Now()
-	if err == nil {
-		r.takeSample(tok, start)
-		now = r.clock.Now()
-	}
 	next := rec.Clone()
 	next.LastAttempt = now
 	switch {
-	case isCanceled(err):
+	case isUnasked(err):
 		if !r.mayHaveActed(next, ask, now, err) {
 			return unasked
 		}
@@ -38,10 +37,10 @@ func (r *Refresher) grant(ctx context.Context, rec *cache.Record) outcome {
 		r.failed(next, ask, now, err)
 	case tok.Satisfies(ask) != nil:
 		withdrawToken(next, tok, now, "not the token that was asked for")
-		r.wrong(next, now, tok.Satisfies(ask))
-	case !now.Before(tok.Expires().Add(-cache.EndMargin)):
+		r.wrong(next, now, tok.Satisfies(ask), SlowDelay(r.random()))
+	case ended(tok, now):
 		next.Generation++
-		r.wrong(next, now, errors.New("the token had ended when it arrived"))
+		r.wrong(next, now, errors.New("it had ended when it arrived"), 0)
 	default:
 		r.granted(next, tok, now)
 	}
@@ -49,13 +48,32 @@ func (r *Refresher) grant(ctx context.Context, rec *cache.Record) outcome {
 	return outcomeOf(err)
 }
 
+// grantOnce asks for a token. A token that seems to have ended already makes it
+// ask for the server's time, for the clock may be wrong.
 func (r *Refresher) grantOnce(ctx context.Context, ask pam.Grant) (pam.Token, error) {
-	return r.upstream.Grant(ctx, ask)
+	began := time.Now()
+	tok, err := r.upstream.Grant(ctx, ask)
+	if err != nil {
+		return tok, err
+	}
+	r.observeToken(tok, time.Since(began))
+	if ended(tok, r.clock.Now()) {
+		if err := r.measureClock(ctx); err != nil {
+			r.log.Debug("server time unknown", "error", err)
+		}
+	}
+	return tok, nil
+}
+
+// ended reports whether a token can no longer be served at now.
+func ended(tok pam.Token, now time.Time) bool {
+	return !now.Before(tok.Expires().Add(-cache.EndMargin))
 }
 
 // mendable reports whether a failure has a cause that was just put right, so that
-// one more attempt at once is worth it.
-func (r *Refresher) mendable(ctx context.Context, err error) bool {
+// one more attempt at once is worth it. secret is the count of secret keys when
+// the request was made.
+func (r *Refresher) mendable(ctx context.Context, err error, secret int64) bool {
 	e, ok := errors.AsType[*pam.Error](err)
 	if !ok || ctx.Err() != nil {
 		return false
@@ -63,7 +81,18 @@ func (r *Refresher) mendable(ctx context.Context, err error) bool {
 	if e.Class() == pam.Clock {
 		return r.measureClock(ctx) == nil
 	}
-	return e.InvalidSignature() && r.reload()
+	return e.InvalidSignature() && r.newSecret(secret)
+}
+
+// newSecret reports whether another secret key is in use than when secret was
+// read. Only one of those who ask together reads it again.
+func (r *Refresher) newSecret(secret int64) bool {
+	r.secretMu.Lock()
+	defer r.secretMu.Unlock()
+	if r.secrets.Load() == secret && r.reload() {
+		r.secrets.Add(1)
+	}
+	return r.secrets.Load() != secret
 }
 
 // failed plans the next attempt after one that brought no token.
@@ -73,20 +102,30 @@ func (r *Refresher) failed(rec *cache.Record, ask pam.Grant, now time.Time, err 
 		reason, slow = e.Reason(), e.Class() == pam.Refused
 	}
 	r.mayHaveActed(rec, ask, now, err)
+	var delay time.Duration
+	level := r.log.Warn
+	if slow {
+		delay, level = SlowDelay(r.random()), r.log.Error
+	}
+	r.retry(rec, now, reason, delay)
+	told := []any{"name", rec.Name, "attempt", rec.Attempts, "reason", reason, "next_attempt", rec.NextAttempt}
+	if rec.UnaccountedUntil.After(now) {
+		told = append(told, "unaccounted_until", rec.UnaccountedUntil)
+	}
+	level("grant failed", told...)
+}
+
+// retry notes a failure and plans the next attempt, after the usual delay if none
+// is given.
+func (r *Refresher) retry(rec *cache.Record, now time.Time, reason string, delay time.Duration) {
 	rec.Attempts++
 	rec.Failure = &cache.Failure{At: now, Reason: reason}
-	delay := RetryDelay(rec.Attempts, remaining(rec, now), r.random())
-	if slow {
-		delay = SlowDelay(r.random())
+	if delay == 0 {
+		delay = RetryDelay(rec.Attempts, remaining(rec, now), r.random())
 	}
 	rec.NextAttempt = now.Add(delay)
 	rec.Note(now, "grant failed: "+reason)
-	rec.Tidy(now)
-	level := r.log.Warn
-	if slow {
-		level = r.log.Error
-	}
-	level("grant failed", "name", rec.Name, "attempt", rec.Attempts, "reason", reason, "next_attempt", rec.NextAttempt, "unaccounted_until", rec.UnaccountedUntil)
+	rec.Tidy(r.clock.Sure())
 }
 
 // mayHaveActed notes in the record that a token may exist which nobody holds, if
@@ -101,15 +140,22 @@ func (r *Refresher) mayHaveActed(rec *cache.Record, ask pam.Grant, now time.Time
 	return true
 }
 
-// isCanceled reports whether the attempt was cut off by the end of the process.
-func isCanceled(err error) bool {
+// isUnasked reports whether err says nothing of the service: the end of the process
+// or a pause it had asked for cut the attempt off.
+func isUnasked(err error) bool {
+	if errors.Is(err, errPaused) {
+		return true
+	}
 	e, ok := errors.AsType[*pam.Error](err)
 	return ok && e.Class() == pam.Canceled
 }
 
-// wrong plans the next attempt after a token came that cannot be used.
-func (r *Refresher) wrong(rec *cache.Record, now time.Time, cause error) {
-	r.failed(rec, rec.Grant.Grant, now, fmt.Errorf("Access Manager granted another token than asked for: %w", cause))
+// wrong plans the next attempt after a token came that cannot be used: as usual,
+// or late where each attempt leaves another token to revoke.
+func (r *Refresher) wrong(rec *cache.Record, now time.Time, cause error, delay time.Duration) {
+	reason := "Access Manager granted another token than asked for: " + cause.Error()
+	r.retry(rec, now, reason, delay)
+	r.log.Error("grant failed", "name", rec.Name, "attempt", rec.Attempts, "reason", reason, "next_attempt", rec.NextAttempt)
 }
 
 // granted makes tok the current token and plans its replacement.
@@ -126,10 +172,10 @@ func (r *Refresher) granted(rec *cache.Record, tok pam.Token, now time.Time) {
 	if err != nil {
 		r.log.Error("regrant_at is ignored", "name", rec.Name, "error", err)
 	}
-	rec.NextAttempt = NextAttempt(current, calendar, r.random())
+	rec.NextAttempt = NextAttempt(current, calendar, rec.Grant.Until, r.random())
 	handOver(rec, now)
 	rec.Note(now, fmt.Sprintf("granted generation %d", rec.Generation))
-	rec.Tidy(now)
+	rec.Tidy(r.clock.Sure())
 	r.noteTTL(tok.TTL)
 	r.log.Info("granted", "name", rec.Name, "generation", rec.Generation, "token_id", tok.Raw.ID(), "expires_at", tok.Expires(), "next_attempt", rec.NextAttempt)
 }
@@ -182,6 +228,9 @@ func outcomeOf(err error) outcome {
 	if err == nil {
 		return answered
 	}
+	if isUnasked(err) {
+		return unasked
+	}
 	e, ok := errors.AsType[*pam.Error](err)
 	if !ok {
 		return unasked
@@ -189,16 +238,7 @@ func outcomeOf(err error) outcome {
 	switch e.Class() {
 	case pam.Transient:
 		return unavailable
-	case pam.Canceled:
-		return unasked
 	default:
 		return answered
 	}
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
 }

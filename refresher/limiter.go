@@ -2,8 +2,10 @@ package refresher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -25,11 +27,11 @@ const (
 type Limiter struct {
 	bucket *rate.Limiter
 
-	mu     sync.Mutex
-	busy   bool // somebody holds the turn
-	queue  [lanes][]chan struct{}
-	last   Lane // lane of the last turn
-	paused time.Time
+	mu    sync.Mutex
+	busy  bool // somebody holds the turn
+	queue [lanes][]chan struct{}
+	last  Lane      // lane of the last turn
+	pause time.Time // its end, by the local clock
 }
 
 // NewLimiter returns a limiter of perSecond requests a second with the given
@@ -40,17 +42,68 @@ func NewLimiter(perSecond float64, burst int) *Limiter {
 	return l
 }
 
+// errPaused says that a request was not sent because the server asked for a pause
+// that lasts too long to wait for.
+var errPaused = errors.New("asked to send nothing")
+
 // Wait blocks until one request of the lane may be sent. It fails when ctx ends
 // first, or at once when the pause that the server asked for outlasts ctx.
 func (l *Limiter) Wait(ctx context.Context, lane Lane) error {
+	if turn, ok := ctx.Value(turnKey{}).(*atomic.Bool); ok && turn.CompareAndSwap(false, true) {
+		return l.waitOutPause(ctx)
+	}
 	if err := l.takeTurn(ctx, lane); err != nil {
 		return err
 	}
 	defer l.passTurn()
+	if err := l.waitOutPause(ctx); err != nil {
+		return err
+	}
+	if err := l.bucket.Wait(ctx); err != nil {
+		return err
+	}
+	// The server may have asked for a pause meanwhile.
+	return l.waitOutPause(ctx)
+}
+
+// turnKey is the key of a turn taken ahead in a context: an *atomic.Bool that is
+// true once it was used.
+type turnKey struct{}
+
+// reserve waits for the turn of one request ahead of it: the first Wait with the
+// context it returns costs nothing more. So an attempt's time runs from when it
+// may be sent, however low the rate is. While the server asks for a pause, reserve
+// fails at once.
+func (l *Limiter) reserve(ctx context.Context, lane Lane) (context.Context, error) {
+	if err := l.takeTurn(ctx, lane); err != nil {
+		return nil, err
+	}
+	defer l.passTurn()
+	if l.paused() {
+		return nil, errPaused
+	}
+	if err := l.bucket.Wait(ctx); err != nil {
+		return nil, err
+	}
+	if l.paused() {
+		return nil, errPaused
+	}
+	return withTurn(ctx), nil
+}
+
+// withTurn puts a turn that was reserved into another context.
+func withTurn(ctx context.Context) context.Context {
+	return context.WithValue(ctx, turnKey{}, new(atomic.Bool))
+}
+
+func (l *Limiter) paused() bool { return time.Until(l.PausedUntil()) > 0 }
+
+// waitOutPause returns when no pause is asked for any more.
+func (l *Limiter) waitOutPause(ctx context.Context) error {
 	for {
 		pause := time.Until(l.PausedUntil())
 		if pause <= 0 {
-			return l.bucket.Wait(ctx)
+			return ctx.Err()
 		}
 		if err := sleep(ctx, pause); err != nil {
 			return err
@@ -113,8 +166,8 @@ func (l *Limiter) passTurn() {
 func (l *Limiter) Pause(d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if until := time.Now().Add(d); until.After(l.paused) {
-		l.paused = until
+	if until := time.Now().Add(d); until.After(l.pause) {
+		l.pause = until
 	}
 }
 
@@ -123,7 +176,7 @@ func (l *Limiter) Pause(d time.Duration) {
 func (l *Limiter) PausedUntil() time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.paused
+	return l.pause
 }
 
 // Rate is the configured number of requests a second and the burst.
@@ -134,7 +187,7 @@ func (l *Limiter) Rate() (perSecond float64, burst int) {
 // sleep waits for d, failing at once when ctx has a deadline before that.
 func sleep(ctx context.Context, d time.Duration) error {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < d {
-		return fmt.Errorf("wait for %s: %w", d.Round(time.Millisecond), context.DeadlineExceeded)
+		return fmt.Errorf("%w for %s: %w", errPaused, d.Round(time.Millisecond), context.DeadlineExceeded)
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -13,7 +13,10 @@ const (
 	longestSleep  = 15 * time.Second      // heals suspend and clock steps
 	triageSpacing = 50 * time.Millisecond // between two looks at the due names, when poked
 	triageMost    = time.Second           // between two looks while there is a backlog
-	triageLimit   = 4096                  // names looked at together
+	triageName    = time.Millisecond      // and for each name that was due at the last one
+	triageShare   = 20                    // looks may take one part in so many of the time
+	pokedShare    = 4                     // the same when poked
+	triageLimit   = 20_000                // names looked at together
 	stopGrace     = 5 * time.Second       // for attempts under way at the end
 )
 
@@ -46,6 +49,7 @@ const (
 // loop is the state of Run's goroutine alone.
 type loop struct {
 	*Refresher
+	stopping    context.Context    // ends when no more requests are to be made
 	ctx         context.Context    // of the workers
 	flying      map[string]*flight // grants and settlements, by name
 	withdrawing map[string]bool    // names with a revoke under way
@@ -53,18 +57,24 @@ type loop struct {
 	settling    int                // flights that do not
 	backlog     backlog
 	breaker     breaker
-	lastLook    time.Time // local
-	next        time.Time // next due moment that is known, zero: none
-	again       bool      // look again as soon as the spacing allows
+	holdUntil   time.Time     // local: names without a live token wait until then
+	holding     bool          // some name did at the last look
+	lastLook    time.Time     // local
+	cost        time.Duration // of the last look
+	count       int           // names due then
+	next        time.Time     // next due moment that is known, by server time; zero: none
+	again       bool          // look again as soon as the spacing allows
+	seen        time.Time     // server time when the clock was read last
+	turnedBack  bool          // it has gone back since: plans may lie too late
 }
 
-func (l *loop) run(ctx context.Context) {
+func (l *loop) run() {
 	l.again = true
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
-		case <-ctx.Done():
+		case <-l.stopping.Done():
 			return
 		case f := <-l.finished:
 			l.land(f)
@@ -72,154 +82,81 @@ func (l *loop) run(ctx context.Context) {
 			l.again = true
 		case <-timer.C:
 		}
-		if l.lookNow() {
+		if l.lookIn() <= 0 {
 			l.look()
 		}
 		l.dispatch()
 		l.backlogLength.Store(int64(l.backlog.Len()))
 		l.Refresher.requests.Store(int64(l.requests))
-		timer.Reset(l.sleepFor())
+		timer.Reset(max(min(l.lookIn(), l.dispatchIn()), time.Millisecond))
 	}
 }
 
-// lookNow reports whether it is time to ask the cache for due names.
-func (l *loop) lookNow() bool {
-	since := time.Since(l.lastLook)
-	due := !l.next.IsZero() && !l.next.After(l.clock.Now())
-	switch {
-	case l.lastLook.IsZero(), since >= longestSleep:
-		return true
-	case l.again, due && l.backlog.Len() == 0:
-		return since >= triageSpacing
-	default:
-		return due && since >= triageMost
+// now is server time. It notices when the clock is corrected to an earlier time.
+func (l *loop) now() time.Time {
+	now := l.clock.Now()
+	if l.seen.Sub(now) > near {
+		l.turnedBack, l.again = true, true
 	}
+	l.seen = now
+	return now
 }
 
-// sleepFor is how long the loop may wait for its next look.
-func (l *loop) sleepFor() time.Duration {
-	spacing := max(triageSpacing-time.Since(l.lastLook), time.Millisecond)
+// lookIn is how long it is until the next look at the due names; 0 or less: now.
+func (l *loop) lookIn() time.Duration {
+	if l.lastLook.IsZero() {
+		return 0
+	}
+	now, since := l.now(), time.Since(l.lastLook)
+	soon := max(triageSpacing, l.cost*pokedShare) - since
+	wait := longestSleep - since
 	if l.again {
-		return spacing
+		wait = min(wait, soon)
 	}
-	now := l.clock.Now()
-	sleep := longestSleep
-	if l.backlog.Len() > 0 {
-		sleep = triageMost
-		if l.breaker.open() && l.requests == 0 {
-			sleep = min(sleep, l.breaker.probeAt.Sub(now))
+	if !l.next.IsZero() {
+		if l.backlog.Len() > 0 {
+			soon = max(triageMost, triageName*time.Duration(l.count), l.cost*triageShare) - since
 		}
-		if pause := time.Until(l.limiter.PausedUntil()); pause > 0 {
-			sleep = min(sleep, pause)
-		}
-	} else if !l.next.IsZero() {
-		sleep = min(sleep, l.next.Sub(now))
+		wait = min(wait, max(soon, l.next.Sub(now)))
 	}
-	return max(sleep, spacing)
+	if l.holding {
+		wait = min(wait, max(soon, time.Until(l.holdUntil)))
+	}
+	return wait
 }
 
-// look asks the cache which names are due and sorts them into the backlog.
-func (l *loop) look() {
-	now := l.clock.Now()
-	l.lastLook, l.again = time.Now(), false
-	recs, next, err := l.cache.Due(now, triageLimit)
-	if err != nil {
-		l.log.Error("due names cannot be read", "error", err)
-		return
+// dispatchIn is how long it is until the next job of the backlog may start. A job
+// that lands comes in between.
+func (l *loop) dispatchIn() time.Duration {
+	if l.backlog.Len() == 0 || l.requests >= l.inFlight {
+		return longestSleep
 	}
-	l.next = next
-	if hold := time.Unix(0, l.holdUntil.Load()); hold.After(now) && (next.IsZero() || hold.Before(next)) {
-		l.next = hold
+	wait := time.Until(l.limiter.PausedUntil())
+	if l.breaker.open() && l.requests > 0 {
+		return longestSleep
 	}
-	l.backlog = backlog{}
-	var ended []*cache.Record
-	for _, rec := range recs {
-		switch kind := l.workFor(rec, now); kind {
-		case nothing:
-		case settle:
-			ended = append(ended, rec)
-		default:
-			l.backlog.push(item{name: rec.Name, kind: kind, urgency: urgencyOf(rec, now, l.cache.Waited(rec.Name)), end: endOf(rec)})
-		}
-	}
-	l.startSettling(ended)
+	return min(max(wait, l.breaker.wait(time.Now(), l.leastLife())), longestSleep)
 }
 
-// workFor is what a due record needs now; nothing if it is in flight or held.
-func (l *loop) workFor(rec *cache.Record, now time.Time) work {
-	kind := nextWork(rec, now, l.cache.RuleFor(rec.Name) != nil)
-	if l.withdrawing[rec.Name] {
-		return nothing
+// leastLife is the shortest life left in the tokens of the backlog, 0 if none was
+// live at the last look.
+func (l *loop) leastLife() time.Duration {
+	if l.backlog.soonest.IsZero() {
+		return 0
 	}
-	if f := l.flying[rec.Name]; f != nil {
-		// A grant whose name has moved on is withdrawn when it lands; revoking the
-		// tokens known already need not wait for it.
-		doomed := f.kind == grant && !f.recs[0].SameVersion(rec)
-		if kind == withdraw && doomed {
-			return withdraw
-		}
-		return nothing
-	}
-	if kind == grant {
-		held := now.UnixNano() < l.holdUntil.Load() && !rec.HasLive(now)
-		if held || l.cache.LostBlocks() {
-			return nothing
-		}
-	}
-	return kind
-}
-
-// nextWork is what a record needs at now. A name without a live token is granted
-// one before its old tokens are revoked.
-func nextWork(rec *cache.Record, now time.Time, ruled bool) work {
-	wantsGrant := !ruled && rec.Block == nil && !rec.Ended(now) && due(rec.NextAttempt, now)
-	if wantsGrant && !rec.HasLive(now) {
-		return grant
-	}
-	if dueWithdrawal(rec, now) >= 0 {
-		return withdraw
-	}
-	if wantsGrant {
-		return grant
-	}
-	return settle
-}
-
-func due(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
-
-// dueWithdrawal is the index of the first revoke to try at now, -1 if there is
-// none.
-func dueWithdrawal(rec *cache.Record, now time.Time) int {
-	for i, w := range rec.Withdrawn {
-		if w.Open() && due(w.Next, now) && now.Before(w.Token.Expires()) {
-			return i
-		}
-	}
-	return -1
-}
-
-// endOf orders names by the end of their token; those without one come first.
-func endOf(rec *cache.Record) time.Time {
-	if rec.Current == nil {
-		return time.Time{}
-	}
-	return rec.Current.Expires()
+	return max(l.backlog.soonest.Sub(l.now()), 1)
 }
 
 // dispatch starts workers as far as bounds, breaker and pause allow.
 func (l *loop) dispatch() {
-	for l.requests < l.inFlight && l.backlog.Len() > 0 {
-		now := l.clock.Now()
-		if !l.breaker.allows(now, l.requests) || time.Until(l.limiter.PausedUntil()) > 0 {
-			return
-		}
-		l.start(l.backlog.pop(), now)
+	for l.requests < l.inFlight && l.backlog.Len() > 0 && l.dispatchIn() <= 0 {
+		l.start(l.backlog.pop())
 	}
 }
 
 // start flies one job with the record as it is now; what it needs may have
 // changed since it was put into the backlog.
-func (l *loop) start(it item, now time.Time) {
+func (l *loop) start(it item) {
 	rec, err := l.cache.Record(it.name)
 	if errors.Is(err, cache.ErrUnknown) {
 		return
@@ -228,7 +165,7 @@ func (l *loop) start(it item, now time.Time) {
 		l.log.Error("record cannot be read", "name", it.name, "error", err)
 		return
 	}
-	if l.workFor(rec, now) != it.kind {
+	if l.workFor(rec, l.now(), l.clock.Sure()) != it.kind {
 		l.again = true
 		return
 	}
@@ -240,13 +177,33 @@ func (l *loop) start(it item, now time.Time) {
 		l.flying[rec.Name] = f
 	}
 	go func() {
-		if f.kind == withdraw {
-			f.outcome = l.withdraw(l.ctx, rec)
-		} else {
-			f.outcome = l.grant(l.ctx, rec)
-		}
+		f.outcome = l.fly(f)
 		l.finished <- f
 	}()
+}
+
+// fly waits for the job's turn and does it, unless the name has moved on meanwhile.
+func (l *loop) fly(f *flight) outcome {
+	lane := Granting
+	if f.kind == withdraw {
+		lane = Revoking
+	}
+	if _, err := l.limiter.reserve(l.stopping, lane); err != nil {
+		return unasked
+	}
+	rec, err := l.cache.Record(f.recs[0].Name)
+	if err != nil {
+		return unasked
+	}
+	ctx := withTurn(l.ctx)
+	switch {
+	case f.kind == withdraw:
+		return l.withdraw(ctx, rec)
+	case rec.SameVersion(f.recs[0]):
+		return l.grant(ctx, rec)
+	default:
+		return unasked
+	}
 }
 
 // startSettling commits what has ended, in one worker for all.
@@ -281,8 +238,11 @@ func (l *loop) land(f *flight) {
 		delete(l.flying, f.recs[0].Name)
 	}
 	l.judge(f)
-	if l.backlog.Len() == 0 {
+	switch {
+	case l.backlog.Len() == 0, f.kind != settle && f.outcome == unasked:
 		l.again = true
+	case f.kind == settle:
+		l.next = l.now() // what has ended may now wait for a grant
 	}
 }
 
@@ -293,8 +253,7 @@ func (l *loop) judge(f *flight) {
 	case answered:
 		l.breaker.succeeded()
 	case unavailable:
-		now := l.clock.Now()
-		l.breaker.failed(now, remaining(f.recs[0], now), l.random())
+		l.breaker.failed(time.Now(), l.random())
 	}
 	if l.breaker.open() == wasOpen {
 		return

@@ -21,7 +21,7 @@ func (r *Refresher) decide(d cache.Decision) (out cache.Outcome, durable bool, d
 		return out, false, nil, err
 	}
 	flushed := make(chan error, 1)
-	r.background.Go(func() { flushed <- r.cache.Flush() })
+	go func() { flushed <- r.cache.Flush() }()
 	timer := time.NewTimer(durableWithin)
 	defer timer.Stop()
 	select {

@@ -92,9 +92,14 @@ func AskTTL(g cache.Grant, now time.Time) time.Duration {
 }
 
 // NextAttempt is when a token just obtained is to be replaced: at its drawn
-// point, or at the calendar's next moment if that is earlier.
-func NextAttempt(t cache.Token, calendar time.Time, u float64) time.Time {
+// point, or at the calendar's next moment if that is earlier. A token that lasts
+// until the end of its grant is replaced by the calendar only; otherwise there is
+// work again at that end. calendar and until are zero for none.
+func NextAttempt(t cache.Token, calendar, until time.Time, u float64) time.Time {
 	next := FirstAttempt(t.Issued, t.TTL, u)
+	if !until.IsZero() && !t.Expires().Before(until) {
+		next = until
+	}
 	if !calendar.IsZero() && calendar.Before(next) {
 		return calendar
 	}

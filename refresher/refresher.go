@@ -48,13 +48,16 @@ type Refresher struct {
 	random   func() float64
 	log      *slog.Logger
 
-	wake       chan struct{} // somebody changed what is due
-	finished   chan *flight  // workers report to the loop
-	background sync.WaitGroup
+	wake     chan struct{} // somebody changed what is due
+	askClock chan struct{} // the clock needs another sample
+	finished chan *flight  // workers report to the loop
+	began    time.Time     // local
 
-	holdUntil       atomic.Int64 // unix nanoseconds: names without a live token wait until then
+	secretMu sync.Mutex
+	secrets  atomic.Int64 // secret keys that came into use so far
+
 	shortestTTL     atomic.Int64 // of the tokens granted, nanoseconds; 0 before the first
-	lastSample      atomic.Int64 // unix nanoseconds by the local clock
+	sampled         atomic.Int64 // when the clock was sampled last, nanoseconds since began; 0: it has to be
 	revokeSupported atomic.Int32 // 0 unknown, 1 yes, -1 no
 	requests        atomic.Int64 // attempts under way
 	backlogLength   atomic.Int64
@@ -67,7 +70,8 @@ func New(cfg Config) *Refresher {
 	r := &Refresher{
 		cache: cfg.Cache, upstream: cfg.Upstream, clock: cfg.Clock, limiter: cfg.Limiter,
 		inFlight: cfg.InFlight, reload: cfg.ReloadSecret, random: cfg.Random, log: cfg.Log,
-		wake: make(chan struct{}, 1), finished: make(chan *flight),
+		wake: make(chan struct{}, 1), askClock: make(chan struct{}, 1), finished: make(chan *flight),
+		began: time.Now(),
 	}
 	if r.inFlight <= 0 {
 		r.inFlight = 4
@@ -84,37 +88,39 @@ func New(cfg Config) *Refresher {
 	return r
 }
 
-// Run works until ctx ends, then waits for the attempts under way, at most 5 s,
-// and returns nil. It is called once.
+// Run works until ctx ends, then waits for the attempts under way, at most 5 s and
+// the time the disk takes, and returns nil. It is called once.
 func (r *Refresher) Run(ctx context.Context) error {
-	stopHousekeeping := r.startHousekeeping(ctx)
-	defer stopHousekeeping()
-	r.holdAfterCrash()
+	housekeepingEnd := r.startHousekeeping(ctx)
+	defer housekeepingEnd()
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	l := &loop{Refresher: r, ctx: work, flying: map[string]*flight{}, withdrawing: map[string]bool{}}
-	l.run(ctx)
+	l := &loop{Refresher: r, stopping: ctx, ctx: work, flying: map[string]*flight{}, withdrawing: map[string]bool{}}
+	l.holdAfterCrash()
+	l.run()
 	l.drain(cut)
-	r.background.Wait()
 	return nil
 }
 
 // holdAfterCrash makes overdue names without a live token wait when the process
 // starts after a crash, longer with each crash in a row.
-func (r *Refresher) holdAfterCrash() {
-	n := r.cache.UncleanStarts()
+func (l *loop) holdAfterCrash() {
+	n := l.cache.UncleanStarts()
 	if n == 0 {
 		return
 	}
-	wait := BootDelay(n, r.random())
-	r.log.Warn("started after an unclean stop", "unclean_starts", n, "wait", wait.Round(time.Millisecond))
-	r.holdUntil.Store(r.clock.Now().Add(wait).UnixNano())
+	wait := BootDelay(n, l.random())
+	l.log.Warn("started after an unclean stop", "unclean_starts", n, "wait", wait.Round(time.Millisecond))
+	l.holdUntil = time.Now().Add(wait)
 }
 
 // poke makes the loop look at the due names again.
-func (r *Refresher) poke() {
+func (r *Refresher) poke() { signal(r.wake) }
+
+// signal wakes who waits on ch, which holds one signal.
+func signal(ch chan<- struct{}) {
 	select {
-	case r.wake <- struct{}{}:
+	case ch <- struct{}{}:
 	default:
 	}
 }

@@ -2,8 +2,11 @@ package refresher_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,16 +27,25 @@ type rig struct {
 	emulator *pamtest.Server
 	rate     float64
 	burst    int
+	inFlight int
+	secret   pam.Secret    // of the next start, the emulator's own when empty
+	reload   func() bool   // refresher.Config.ReloadSecret
+	opened   func(*rig)    // called when the state is open, before the grants are applied
+	answers  time.Duration // how long each answer takes
+	shift    time.Duration // from the bubble's clock to the emulator's
+	quiet    bool          // no debug log: for tests with thousands of names
 
 	mu   sync.Mutex
 	step time.Duration // of the local wall clock
 
 	cache     *cache.Cache
-	store     *cache.Bolt
+	store     *fragileStore
 	clock     *refresher.Clock
 	limiter   *refresher.Limiter
+	client    *pam.Client
 	refresher *refresher.Refresher
 	logs      *logBuffer
+	wire      *wire
 	stop      context.CancelFunc
 	stopped   chan struct{}
 }
@@ -43,9 +55,8 @@ type rig struct {
 var epoch = time.Date(2027, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func newRig(t *testing.T) *rig {
-	shift := epoch.Sub(time.Now())
-	r := &rig{t: t, dir: t.TempDir(), rate: 10, burst: 20, logs: &logBuffer{}}
-	r.step = shift
+	shift := time.Until(epoch)
+	r := &rig{t: t, dir: t.TempDir(), rate: 10, burst: 20, shift: shift, step: shift, logs: &logBuffer{}}
 	r.emulator = pamtest.New(pamtest.Config{Now: func() time.Time { return time.Now().Add(shift) }})
 	return r
 }
@@ -63,43 +74,80 @@ func (r *rig) stepWall(d time.Duration) {
 	r.step += d
 }
 
+// suspend lets d pass for everybody but this machine's monotonic clock.
+func (r *rig) suspend(d time.Duration) {
+	r.stepWall(d)
+	r.emulator.SetClockOffset(r.emulator.Stats().ClockOffset + d)
+}
+
 // start opens the state and runs a refresher for the grants.
 func (r *rig) start(grants ...cache.Grant) {
 	r.t.Helper()
-	r.clock = refresher.NewClock(r.wall)
-	r.limiter = refresher.NewLimiter(r.rate, r.burst)
-	var ref *refresher.Refresher
-	client, err := pam.NewClient(pam.ClientConfig{
-		Keyset: r.emulator.Keyset(), Transport: r.emulator.Transport(), Now: r.clock.Signing,
-		BeforeRequest: func(ctx context.Context, op pam.Op) error {
-			lane := refresher.Granting
-			if op == pam.OpRevoke {
-				lane = refresher.Revoking
-			}
-			return r.limiter.Wait(ctx, lane)
-		},
-		AfterRequest: func(x pam.Exchange) { ref.Observe(x) },
-		Throttled:    r.limiter.Pause,
-	})
-	r.must(err)
-	log := slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	r.store, err = cache.OpenBolt(filepath.Join(r.dir, "tokens.db"), cache.BoltOptions{NoSync: true, Log: log})
-	r.must(err)
-	r.cache, err = cache.Open(r.store, r.dir, cache.Options{
-		Identity: cache.Identity{SubscribeKey: r.emulator.Keyset().SubscribeKey, Origin: client.Origin()},
-		Now:      r.clock.Now, Measured: r.clock.Restore, Quarantined: r.store.Quarantined(), Log: log,
-	})
-	r.must(err)
-	ref = refresher.New(refresher.Config{Cache: r.cache, Upstream: client, Clock: r.clock, Limiter: r.limiter, Log: log})
-	r.refresher = ref
-	_, err = ref.Apply(r.t.Context(), grants, true)
+	r.open()
+	_, err := r.refresher.Apply(r.t.Context(), grants, true)
 	r.must(err)
 	ctx, stop := context.WithCancel(context.Background())
-	r.stop, r.stopped = stop, make(chan struct{})
+	stopped := make(chan struct{})
+	r.stop, r.stopped = stop, stopped
+	r.t.Cleanup(func() { // for tests that fail
+		stop()
+		r.emulator.ClearFaults()
+		r.store.release()
+		<-stopped
+	})
+	ref := r.refresher
 	go func() {
-		defer close(r.stopped)
+		defer close(stopped)
 		ref.Run(ctx)
 	}()
+}
+
+// open opens the state and wires a refresher.
+func (r *rig) open() {
+	r.t.Helper()
+	r.clock = refresher.NewClock(r.wall)
+	r.limiter = refresher.NewLimiter(r.rate, r.burst)
+	r.wire = newWire(r.emulator.Transport(), r.answers)
+	keyset := r.emulator.Keyset()
+	if r.secret != "" {
+		keyset.SecretKey = r.secret
+	}
+	level := slog.LevelDebug
+	if r.quiet {
+		level = slog.LevelError
+	}
+	log := slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: level}))
+	var ref *refresher.Refresher
+	var err error
+	r.client, err = pam.NewClient(pam.ClientConfig{
+		Keyset: keyset, Transport: r.wire, Now: r.clock.Signing,
+		BeforeRequest: func(ctx context.Context, op pam.Op) error { return r.limiter.Wait(ctx, laneOf(op)) },
+		AfterRequest:  func(x pam.Exchange) { ref.Observe(x) },
+		Throttled:     r.limiter.Pause,
+	})
+	r.must(err)
+	bolt, err := cache.OpenBolt(filepath.Join(r.dir, "tokens.db"), cache.BoltOptions{NoSync: true, Log: log})
+	r.must(err)
+	r.store = &fragileStore{Bolt: bolt}
+	r.cache, err = cache.Open(r.store, r.dir, cache.Options{
+		Identity: cache.Identity{SubscribeKey: keyset.SubscribeKey, Origin: r.client.Origin()},
+		Now:      r.clock.Now, Measured: r.clock.Restore, Quarantined: bolt.Quarantined(), Log: log,
+	})
+	r.must(err)
+	ref = refresher.New(refresher.Config{
+		Cache: r.cache, Upstream: r.client, Clock: r.clock, Limiter: r.limiter, ReloadSecret: r.reload, InFlight: r.inFlight, Log: log,
+	})
+	r.refresher = ref
+	if r.opened != nil {
+		r.opened(r)
+	}
+}
+
+func laneOf(op pam.Op) refresher.Lane {
+	if op == pam.OpRevoke {
+		return refresher.Revoking
+	}
+	return refresher.Granting
 }
 
 // end stops the refresher and closes the state in order.
@@ -107,17 +155,26 @@ func (r *rig) end() {
 	r.t.Helper()
 	r.stop()
 	<-r.stopped
-	r.must(r.store.CheckIndex())
 	r.must(r.cache.Close())
 	r.noSecrets()
 }
 
-// crash abandons the state as a killed process would: nothing is marked as clean.
+// crash ends the refresher as a kill would: its requests are cut, nothing of what
+// it does from now on reaches the service, and the state is as it is on disk now.
 func (r *rig) crash() {
 	r.t.Helper()
+	synctest.Wait()
+	dir := r.t.TempDir()
+	for _, name := range []string{"tokens.db", "audit.log"} {
+		data, err := os.ReadFile(filepath.Join(r.dir, name))
+		r.must(err)
+		r.must(os.WriteFile(filepath.Join(dir, name), data, 0o600))
+	}
+	r.wire.kill()
 	r.stop()
 	<-r.stopped
 	r.must(r.store.Close())
+	r.dir = dir
 }
 
 func (r *rig) must(err error) {
@@ -131,6 +188,16 @@ func (r *rig) must(err error) {
 func (r *rig) wait(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
+}
+
+// eventually waits until the condition holds, at most d.
+func (r *rig) eventually(d time.Duration, what string, condition func() bool) {
+	r.t.Helper()
+	for end := time.Now().Add(d); !condition(); r.wait(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatalf("not within %s: %s", d, what)
+		}
+	}
 }
 
 // view is what readers see of a name.
@@ -148,6 +215,15 @@ func (r *rig) state(name string) (cache.State, uint64) {
 	return v.State(r.clock.Now()), v.Generation()
 }
 
+// served is the token readers get, empty if they get none.
+func (r *rig) served(name string) pam.Secret {
+	r.t.Helper()
+	if v := r.view(name); v.State(r.clock.Now()).Live() {
+		return v.Token()
+	}
+	return ""
+}
+
 // wantState fails unless the name is in the state.
 func (r *rig) wantState(name string, want cache.State) {
 	r.t.Helper()
@@ -156,11 +232,63 @@ func (r *rig) wantState(name string, want cache.State) {
 	}
 }
 
+// neverDead lets d pass and fails when a served token is dead at the service.
+func (r *rig) neverDead(d time.Duration, names ...string) {
+	r.t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); r.wait(time.Second) {
+		for _, name := range names {
+			if raw := r.served(name); raw != "" && !r.emulator.Live(raw) {
+				r.t.Fatalf("%s: token #%s is served and dead, %s before the end of the wait", name, raw.ID(), time.Until(end))
+			}
+		}
+	}
+}
+
+// neverWithout lets d pass and fails when a name has no live token.
+func (r *rig) neverWithout(d time.Duration, names ...string) {
+	r.t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); r.wait(time.Second) {
+		for _, name := range names {
+			if raw := r.served(name); raw == "" || !r.emulator.Live(raw) {
+				state, gen := r.state(name)
+				r.t.Fatalf("%s is %s (generation %d) without a live token, %s before the end of the wait; reason %q",
+					name, state, gen, time.Until(end), r.view(name).Reason())
+			}
+		}
+	}
+}
+
 func (r *rig) record(name string) *cache.Record {
 	r.t.Helper()
 	rec, err := r.cache.Record(name)
 	r.must(err)
 	return rec
+}
+
+// apply replaces the configuration.
+func (r *rig) apply(grants ...cache.Grant) cache.Diff {
+	r.t.Helper()
+	diff, err := r.refresher.Apply(r.t.Context(), grants, true)
+	r.must(err)
+	return diff
+}
+
+// accounted fails if a token lives at the service that the record of its name
+// (the token's UUID) neither holds nor tells of.
+func (r *rig) accounted() {
+	r.t.Helper()
+	for _, g := range r.emulator.Grants() {
+		rec, err := r.cache.Record(g.UUID)
+		if errors.Is(err, cache.ErrUnknown) {
+			rec = cache.NewRecord(g.UUID)
+		} else {
+			r.must(err)
+		}
+		if r.emulator.Live(g.Token) && !rec.Holds(g.Token) && rec.UnaccountedUntil.Before(g.Expires) {
+			r.t.Errorf("%s: token #%s lives until %s, nobody holds it, and unaccounted is told until %s only",
+				g.UUID, g.Token.ID(), g.Expires, rec.UnaccountedUntil)
+		}
+	}
 }
 
 // noSecrets fails if the log has a token or the secret key.
@@ -177,15 +305,40 @@ func (r *rig) noSecrets() {
 	}
 }
 
-// maxInWindow is the largest number of requests the emulator saw in any window.
-func (r *rig) maxInWindow(window time.Duration) int {
-	var times []time.Time
+// times are the moments at which requests that match reached the emulator.
+func (r *rig) times(match func(pamtest.RequestRecord) bool) []time.Time {
+	var at []time.Time
 	for _, q := range r.emulator.Requests() {
-		times = append(times, q.Time)
+		if match(q) {
+			at = append(at, q.Time)
+		}
 	}
+	return at
+}
+
+func anyRequest(pamtest.RequestRecord) bool { return true }
+
+func isOp(op pam.Op) func(pamtest.RequestRecord) bool {
+	return func(q pamtest.RequestRecord) bool { return q.Op == op }
+}
+
+// withinRate fails if any window had more requests than the limiter may let out.
+func (r *rig) withinRate() {
+	r.t.Helper()
+	at := r.times(anyRequest)
+	for _, window := range []time.Duration{time.Second, 5 * time.Second, time.Minute} {
+		if most, limit := mostWithin(at, window), int(r.rate*window.Seconds())+r.burst; most > limit {
+			r.t.Fatalf("%d requests within %s, at most %d are allowed", most, window, limit)
+		}
+	}
+}
+
+// mostWithin is the largest number of moments in any window.
+func mostWithin(at []time.Time, window time.Duration) int {
+	slices.SortFunc(at, time.Time.Compare)
 	most, from := 0, 0
-	for i, at := range times {
-		for at.Sub(times[from]) >= window {
+	for i := range at {
+		for at[i].Sub(at[from]) >= window {
 			from++
 		}
 		most = max(most, i-from+1)
@@ -200,19 +353,8 @@ func grantOf(name string, ttl time.Duration) cache.Grant {
 	}}
 }
 
-type logBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+// narrowed is the grant with reading alone.
+func narrowed(g cache.Grant) cache.Grant {
+	g.Resources = pam.Permissions{Channels: map[string]pam.Permission{"room": pam.Read}}
+	return g
 }

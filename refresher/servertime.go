@@ -8,59 +8,57 @@ import (
 	"github.com/pamsidecar/pamsidecar/pam"
 )
 
+// cutError is how wrong a timestamp may be that was cut to the second and is
+// taken as the middle of it.
+const cutError = 500 * time.Millisecond
+
 // Observe takes what every answer of Access Manager says of its clock. It is
-// wired to pam.Client, for the Date of its own answers.
+// wired to pam.Client, for the Date of its own answers. The time request says
+// more in its answer.
 func (r *Refresher) Observe(x pam.Exchange) {
-	if x.Date.IsZero() {
+	if x.Date.IsZero() || x.Op == pam.OpTime {
 		return
 	}
-	// Date is cut to the second; it was made between sending and receiving.
+	// The Date was made between sending and receiving.
 	trip := x.Received.Sub(x.Sent)
-	server := x.Date.Add(500 * time.Millisecond)
-	r.sample(server, x.Sent.Add(trip/2), trip/2+time.Second, false)
+	r.sample(x.Date.Add(cutError), time.Since(x.Sent)-trip/2, trip/2+cutError, FromDate)
 }
 
-// takeSample takes what a token just obtained says of the server's clock.
-func (r *Refresher) takeSample(tok pam.Token, start time.Time) {
-	local := r.clock.Local()
-	trip := max(r.clock.Now().Sub(start), 0)
-	server := tok.Issued.Add(500 * time.Millisecond)
-	r.sample(server, local.Add(-trip/2), trip/2+time.Second, true)
+// observeToken takes what a token that was just obtained says of the server's
+// clock; trip is how long it took.
+func (r *Refresher) observeToken(tok pam.Token, trip time.Duration) {
+	r.sample(tok.Issued.Add(cutError), trip/2, trip/2+cutError, FromToken)
 }
 
-func (r *Refresher) sample(server, local time.Time, err time.Duration, confirms bool) {
-	before := r.clock.Status()
-	needsMore := r.clock.Sample(server, local, err, confirms)
-	if !needsMore {
-		r.lastSample.Store(time.Now().UnixNano())
+// sample corrects the clock and tells those who depend on it.
+func (r *Refresher) sample(server time.Time, age, err time.Duration, from Source) {
+	before, was := r.clock.Now(), r.clock.Status()
+	if r.clock.Sample(server, age, err, from) {
+		r.sampled.Store(0)
+		signal(r.askClock)
 	} else {
-		r.lastSample.Store(0)
+		r.sampled.Store(int64(time.Since(r.began)) + 1)
 	}
-	after := r.clock.Status()
-	if (after.Offset-before.Offset).Abs() < offsetWorthOne && before.Known == after.Known {
-		return
+	after, is := r.clock.Now(), r.clock.Status()
+	if after.Sub(before).Abs() > near {
+		r.poke()
 	}
-	if after.Offset.Abs() >= 2*time.Second {
-		r.log.Warn("local clock differs from the server's and is corrected for", "offset", after.Offset.Round(time.Millisecond))
+	if (is.Offset - was.Offset).Abs() > near {
+		r.log.Warn("local clock differs from the server's and is corrected for", "offset", is.Offset.Round(time.Millisecond))
 	}
-	if err := r.cache.SetClockOffset(after.Offset); err != nil {
-		r.log.Warn("clock offset cannot be kept", "error", err)
-	}
-	r.poke()
 }
 
 // measureClock asks the server for its time, twice if the first answer is so far
 // off that it needs confirmation.
 func (r *Refresher) measureClock(ctx context.Context) error {
 	for range 2 {
-		sent := r.clock.Local()
 		began := time.Now()
 		server, err := r.upstream.Time(ctx)
 		if err != nil {
 			return fmt.Errorf("ask for the server's time: %w", err)
 		}
 		trip := time.Since(began)
-		r.sample(server, sent.Add(trip/2), trip/2, true)
+		r.sample(server, trip/2, trip/2, FromTime)
 		if !r.clock.Status().Suspect {
 			return nil
 		}
@@ -68,27 +66,87 @@ func (r *Refresher) measureClock(ctx context.Context) error {
 	return nil
 }
 
-// watchClock notices a wall clock that was set and asks the server then, and
-// every quarter of the shortest token's life.
-func (r *Refresher) watchClock(ctx context.Context) {
-	ask := r.clock.Check()
-	every := askMost
-	if ttl := time.Duration(r.shortestTTL.Load()); ttl > 0 {
-		every = min(max(ttl/4, askLeast), askMost)
+// Times of the clock's watch.
+const (
+	checkEvery    = 5 * time.Second
+	askMost       = 15 * time.Minute // between two readings of the server's clock
+	askLeast      = 15 * time.Second
+	askAgain      = checkEvery - time.Second // after an attempt, doubled while the server does not answer
+	suspectAgain  = 14 * time.Second         // at most that while the estimate is in doubt
+	unsuspicious  = time.Minute              // otherwise
+	maxAskDoubles = 4
+)
+
+// clockWatch asks for the server's time when the estimate is in doubt or old. It
+// belongs to one goroutine.
+type clockWatch struct {
+	*Refresher
+	asked    time.Time // local; zero: never
+	failures int       // in a row
+	doubted  bool      // at the last look
+}
+
+// run watches until ctx ends. Its ticks are of the monotonic clock: it must go on
+// whatever happens to the wall clock.
+func (w *clockWatch) run(ctx context.Context) {
+	tick := time.NewTicker(checkEvery)
+	defer tick.Stop()
+	for {
+		w.look(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.askClock:
+		case <-tick.C:
+		}
 	}
-	last := r.lastSample.Load()
-	if last == 0 || time.Since(time.Unix(0, last)) >= every {
-		ask = true
+}
+
+func (w *clockWatch) look(ctx context.Context) {
+	doubt := w.clock.Check()
+	if doubt && !w.doubted {
+		w.poke() // more may be due than the loop has slept for
 	}
-	if !ask {
+	w.doubted = doubt
+	if !doubt && !w.old() {
 		return
 	}
-	timed, cancel := context.WithTimeout(ctx, attemptMost)
-	defer cancel()
-	if err := r.measureClock(timed); err != nil {
-		r.log.Debug("server time unknown", "error", err)
+	if !w.asked.IsZero() && time.Since(w.asked) < w.patience(doubt) {
+		return
 	}
-	r.poke()
+	w.asked = time.Now()
+	turn, err := w.limiter.reserve(ctx, Granting)
+	if err == nil {
+		timed, cancel := context.WithTimeout(turn, attemptMost)
+		defer cancel()
+		err = w.measureClock(timed)
+	}
+	if err == nil {
+		w.failures = 0
+		return
+	}
+	w.failures++
+	w.log.Debug("server time unknown", "error", err)
+}
+
+// patience is how long to wait after one attempt before the next.
+func (w *clockWatch) patience(doubt bool) time.Duration {
+	wait := askAgain << min(w.failures, maxAskDoubles)
+	if doubt {
+		return min(wait, suspectAgain)
+	}
+	return min(wait, unsuspicious)
+}
+
+// old reports whether the last sample is too old: a quarter of the shortest
+// token's life.
+func (w *clockWatch) old() bool {
+	every := askMost
+	if ttl := time.Duration(w.shortestTTL.Load()); ttl > 0 {
+		every = min(max(ttl/4, askLeast), askMost)
+	}
+	last := w.sampled.Load()
+	return last == 0 || time.Since(w.began)-time.Duration(last) >= every
 }
 
 // noteTTL remembers the shortest lifetime granted.

@@ -22,9 +22,13 @@ func (r *Refresher) withdraw(ctx context.Context, rec *cache.Record) outcome {
 	target := rec.Withdrawn[i]
 	timed, cancel := context.WithTimeout(ctx, attemptMost)
 	defer cancel()
+	secret := r.secrets.Load()
 	err := r.upstream.Revoke(timed, target.Token.Raw)
-	if r.mendable(timed, err) {
+	if r.mendable(timed, err, secret) {
 		err = r.upstream.Revoke(timed, target.Token.Raw)
+	}
+	if isUnasked(err) {
+		return unasked
 	}
 	now = r.clock.Now()
 	if e, ok := errors.AsType[*pam.Error](err); ok && e.FeatureDisabled() {
@@ -45,7 +49,7 @@ func (r *Refresher) withdraw(ctx context.Context, rec *cache.Record) outcome {
 		if !rec.Withdrawn[i].Open() {
 			rec.Note(now, "revoke confirmed: token #"+target.ID)
 		}
-		rec.Tidy(now)
+		rec.Tidy(r.clock.Sure())
 		return true
 	})
 	r.tellRevoke(rec.Name, target, err)
@@ -88,33 +92,4 @@ func (r *Refresher) tellRevoke(name string, w cache.Withdrawal, err error) {
 	default:
 		r.log.Warn("revoke failed", "name", name, "token_id", w.ID, "attempt", w.Attempts+1, "error", err)
 	}
-}
-
-// settle commits what ended without a request: tokens past their end, grants past
-// their until, records with nothing left to keep.
-func (r *Refresher) settle(recs []*cache.Record) {
-	now := r.clock.Now()
-	changed := make([]*cache.Record, len(recs))
-	for i, rec := range recs {
-		changed[i] = rec.Clone()
-		settleRecord(changed[i], now)
-	}
-	for i, err := range r.cache.Commit(context.Background(), changed...) {
-		if err != nil && !errors.Is(err, cache.ErrConflict) && !errors.Is(err, cache.ErrDegraded) {
-			r.log.Error("end of a token cannot be kept", "name", recs[i].Name, "error", err)
-		}
-		if recs[i].Current != nil && changed[i].Current == nil && len(changed[i].Withdrawn) == len(recs[i].Withdrawn) {
-			r.log.Warn("token ended without a successor", "name", recs[i].Name, "generation", recs[i].Current.Generation)
-		}
-	}
-}
-
-// settleRecord brings a record up to now.
-func settleRecord(rec *cache.Record, now time.Time) {
-	pastUntil := !rec.Removed() && rec.Ended(now)
-	if pastUntil {
-		rec.Withdraw(now, now, "the grant's until has come")
-		rec.NextAttempt, rec.Attempts = time.Time{}, 0
-	}
-	rec.Tidy(now)
 }
