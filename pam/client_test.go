@@ -242,7 +242,9 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 	var other string
 	reached := make(chan string, 10)
 	target := newServer(t, func(_ http.ResponseWriter, r *http.Request) { reached <- r.RequestURI })
-	server := newServer(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other+r.RequestURI, http.StatusTemporaryRedirect) })
+	server := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, other+r.RequestURI, http.StatusTemporaryRedirect)
+	})
 	client := newTestClient(t, ClientConfig{Origin: server.URL})
 	for _, other = range []string{target.URL, "http://%zz/"} {
 		err := client.Revoke(t.Context(), "some-token-text")

@@ -33,6 +33,7 @@ func (s *Server) ControlHandler() http.Handler {
 	mux.HandleFunc("GET /emulator/grants", list(s, &s.grants, newGrantJSON))
 	mux.HandleFunc("GET /emulator/revocations", list(s, &s.revocations, newRevokeJSON))
 	mux.HandleFunc("GET /emulator/requests", list(s, &s.requests, newRequestJSON))
+	mux.HandleFunc("GET /emulator/denials", list(s, &s.denials, newDenialJSON))
 	mux.HandleFunc("GET /emulator/live", s.controlLive)
 	mux.HandleFunc("POST /emulator/live", s.controlLive)
 	mux.HandleFunc("GET /emulator/faults", s.controlListFaults)
@@ -40,32 +41,8 @@ func (s *Server) ControlHandler() http.Handler {
 	mux.HandleFunc("DELETE /emulator/faults", s.controlClearFaults)
 	mux.HandleFunc("PUT /emulator/clock", s.controlClock)
 	mux.HandleFunc("PUT /emulator/revoke", s.controlRevoke)
+	mux.HandleFunc("PUT /emulator/access", s.controlAccess)
 	return mux
-}
-
-type statsJSON struct {
-	Now            time.Time                    `json:"now"`
-	ClockOffset    string                       `json:"clock_offset"`
-	RevokeDisabled bool                         `json:"revoke_disabled"`
-	Requests       uint64                       `json:"requests"`
-	Answers        map[pam.Op]map[string]uint64 `json:"answers"`
-	Grants         uint64                       `json:"grants"`
-	Live           int                          `json:"live"`
-	MaxPerSecond   int                          `json:"max_per_second"`
-}
-
-func (s *Server) controlStats(w http.ResponseWriter, _ *http.Request) {
-	st := s.Stats()
-	answers := make(map[pam.Op]map[string]uint64, len(st.Answers))
-	for op, byStatus := range st.Answers {
-		answers[op] = make(map[string]uint64, len(byStatus))
-		for status, n := range byStatus {
-			answers[op][strconv.Itoa(status)] = n
-		}
-	}
-	writeControl(w, http.StatusOK, statsJSON{
-		st.Now, st.ClockOffset.String(), st.RevokeDisabled, st.Requests, answers, st.Grants, st.Live, st.MaxPerSecond,
-	})
 }
 
 type grantJSON struct {
@@ -108,6 +85,28 @@ type requestJSON struct {
 
 func newRequestJSON(r RequestRecord, _ bool) requestJSON {
 	return requestJSON{r.Time.UTC(), r.Duration.Seconds(), r.Op, r.Path, r.Timestamp, r.Status, r.Fault, r.Acted}
+}
+
+type denialJSON struct {
+	Time       time.Time `json:"time"`
+	UUID       string    `json:"uuid"`
+	Op         pam.Op    `json:"op"`
+	Message    string    `json:"message"`
+	Cause      string    `json:"cause,omitempty"` // X-Pn-Cause
+	Reason     string    `json:"reason"`
+	TokenID    string    `json:"token_id,omitempty"`
+	Permission string    `json:"permission,omitempty"`
+	Channels   []string  `json:"channels,omitempty"`
+	Groups     []string  `json:"channel_groups,omitempty"`
+	UUIDs      []string  `json:"uuids,omitempty"`
+}
+
+func newDenialJSON(r DenialRecord, _ bool) denialJSON {
+	permission := ""
+	if r.Permission != 0 {
+		permission = r.Permission.String()
+	}
+	return denialJSON{r.Time.UTC(), r.UUID, r.Op, r.Message, r.Cause, r.Reason, r.TokenID, permission, r.Channels, r.Groups, r.UUIDs}
 }
 
 func reveal(token pam.Secret, raw bool) string {
@@ -227,43 +226,6 @@ func (s *Server) controlSetFaults(w http.ResponseWriter, r *http.Request) {
 func (s *Server) controlClearFaults(w http.ResponseWriter, r *http.Request) {
 	s.ClearFaults()
 	s.controlListFaults(w, r)
-}
-
-func (s *Server) controlClock(w http.ResponseWriter, r *http.Request) {
-	var want struct {
-		Offset *string `json:"offset"`
-	}
-	if err := decodeControl(w, r, &want); err != nil {
-		writeControlError(w, err)
-		return
-	}
-	if want.Offset == nil {
-		writeControlError(w, errors.New(`clock: want {"offset":"300s"}`))
-		return
-	}
-	offset, err := time.ParseDuration(*want.Offset)
-	if err != nil {
-		writeControlError(w, fmt.Errorf("offset: %w", err))
-		return
-	}
-	s.SetClockOffset(offset)
-	s.controlStats(w, r)
-}
-
-func (s *Server) controlRevoke(w http.ResponseWriter, r *http.Request) {
-	var want struct {
-		Disabled *bool `json:"disabled"`
-	}
-	if err := decodeControl(w, r, &want); err != nil {
-		writeControlError(w, err)
-		return
-	}
-	if want.Disabled == nil {
-		writeControlError(w, errors.New(`revoke: want {"disabled":true}`))
-		return
-	}
-	s.SetRevokeDisabled(*want.Disabled)
-	s.controlStats(w, r)
 }
 
 func strictQuery(r *http.Request, known ...string) (url.Values, error) {

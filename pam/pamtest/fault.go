@@ -11,9 +11,6 @@ import (
 	"github.com/pamsidecar/pamsidecar/pam"
 )
 
-// OpAll is the [Fault.Op] that selects every request; the empty Op does too.
-const OpAll pam.Op = "all"
-
 // FaultKind names what goes wrong.
 type FaultKind string
 
@@ -64,7 +61,7 @@ var otherKinds = []FaultKind{KindNone, KindHang, KindCut, KindRefused}
 // Fault is something that goes wrong on demand. As JSON its fields are op, kind, count, every, delay (as Go writes durations), status, body,
 // retry_after and after_work.
 type Fault struct {
-	Op    pam.Op    // which requests: OpGrant, OpRevoke, OpTime, OpOther; empty or OpAll for all
+	Op    pam.Op    // which requests: one operation, or OpPAM, OpData, OpAll; empty for all
 	Kind  FaultKind // what goes wrong
 	Count int       // how many requests it hits; 0: until replaced or cleared
 	Every int       // hits every n-th of the requests it selects (5: the fifth, the tenth); 0 and 1: each
@@ -86,13 +83,12 @@ type Fault struct {
 func (f Fault) Validate() error {
 	answers := slices.Contains(answerKinds, f.Kind)
 	known := answers || slices.Contains(grantKinds, f.Kind) || slices.Contains(otherKinds, f.Kind)
-	ops := []pam.Op{"", OpAll, pam.OpGrant, pam.OpRevoke, pam.OpTime, OpOther}
 	switch {
 	case !known:
 		return fmt.Errorf("fault: unknown kind %q", f.Kind)
-	case !slices.Contains(ops, f.Op):
+	case !knownSelector(f.Op):
 		return fmt.Errorf("fault: unknown op %q", f.Op)
-	case slices.Contains(grantKinds, f.Kind) && f.Op != pam.OpGrant && f.Op != OpAll && f.Op != "":
+	case slices.Contains(grantKinds, f.Kind) && !selectsOp(f.Op, pam.OpGrant):
 		return fmt.Errorf("fault: kind %q is for grants, not for op %q", f.Kind, f.Op)
 	case f.Count < 0 || f.Every < 0 || f.Delay < 0:
 		return fmt.Errorf("fault: count, every and delay must not be negative")
@@ -205,5 +201,5 @@ func (f *activeFault) selects(op pam.Op) bool {
 	if slices.Contains(grantKinds, f.Kind) && op != pam.OpGrant {
 		return false
 	}
-	return f.Op == "" || f.Op == OpAll || f.Op == op
+	return selectsOp(f.Op, op)
 }

@@ -217,9 +217,9 @@ func TestAlteredTokens(t *testing.T) {
 
 func TestFaultValidate(t *testing.T) {
 	for _, f := range []pamtest.Fault{
-		{}, {Kind: "sulk"}, {Op: "publish", Status: 500}, {Status: 99}, {Status: 600}, {Kind: pamtest.KindHang, Count: -1},
+		{}, {Kind: "sulk"}, {Op: "shout", Status: 500}, {Status: 99}, {Status: 600}, {Kind: pamtest.KindHang, Count: -1},
 		{Kind: pamtest.KindHang, Status: 500}, {Kind: pamtest.KindCut, RetryAfter: "1"}, {Kind: pamtest.KindHTML, Body: "x"}, {Body: "x", Delay: 1},
-		{Kind: pamtest.KindLess, Op: pam.OpRevoke}, {Kind: pamtest.KindLess, Status: 200}, {Status: 500, Delay: -1}, {Status: 500, Every: -1},
+		{Kind: pamtest.KindLess, Op: pam.OpRevoke}, {Kind: pamtest.KindLess, Op: pamtest.OpData}, {Kind: pamtest.KindLess, Status: 200}, {Status: 500, Delay: -1}, {Status: 500, Every: -1},
 	} {
 		if err := f.Validate(); err == nil || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%+v: %v", f, err)

@@ -40,7 +40,7 @@ type RequestRecord struct {
 	Timestamp string // the query parameter, as sent
 	Status    int    // as answered; 0: no answer (yet)
 	Fault     string // kind of the fault that hit it, "status" or "delay" for KindNone; empty: none
-	Acted     bool   // a token was issued or revoked, whatever the answer said
+	Acted     bool   // a token was issued or revoked, or a message or metadata taken, whatever the answer said
 }
 
 func (r GrantRecord) size() int   { return len(r.UUID) + len(r.Token) + len(r.Body) }
@@ -77,7 +77,16 @@ type Stats struct {
 	Answers        map[pam.Op]map[int]uint64 // by op and status; status 0 counts requests that ended without an answer
 	Grants         uint64                    // tokens issued
 	Live           int                       // tokens issued by this Server, neither ended nor revoked
-	MaxPerSecond   int                       // most requests that arrived within one second
+	MaxPerSecond   int                       // most requests to Access Manager (not the data plane) that arrived within one second
+
+	Published uint64 // messages taken: publish, fire and signal
+	Delivered uint64 // messages handed out to subscribers, each copy counted
+	Denied    uint64 // requests that the data plane refused with 403, other than by a fault
+	Waiting   int    // open long polls
+	Messages  int    // kept for subscribers and history, presence events included
+	Present   int    // occupants of all channels
+
+	Access Access // in force
 }
 
 // Stats returns the counters of this moment.
@@ -97,6 +106,13 @@ func (s *Server) Stats() Stats {
 		Grants:         s.grants.total(),
 		Live:           s.tokens.live(s.clockLocked()),
 		MaxPerSecond:   s.rate.most,
+		Published:      s.hub.published,
+		Delivered:      s.hub.delivered,
+		Denied:         s.denials.total(),
+		Waiting:        len(s.hub.waiters),
+		Messages:       len(s.hub.log.items) - s.hub.log.dropped,
+		Present:        s.hub.presence.present(),
+		Access:         s.access,
 	}
 }
 
@@ -115,7 +131,9 @@ func (s *Server) recordArrival(c *call) recorded {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	rec.Time = s.now()
-	s.rate.add(rec.Time)
+	if !isData(c.op) {
+		s.rate.add(rec.Time)
+	}
 	seq := recorded{request: s.requests.put(rec)}
 	if c.op == pam.OpRevoke {
 		seq.revoke = s.revocations.put(RevokeRecord{Time: rec.Time, Token: pam.Secret(c.token)})

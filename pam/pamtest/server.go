@@ -22,9 +22,6 @@ const (
 	DemoSecretKey    = "sec-c-ZGVtby1kZW1vLWRlbW8tZGVtby1kZW1vLWRlbW8tZGVtbw"
 )
 
-// OpOther is the [RequestRecord.Op] of a request that is neither a grant, nor a revoke, nor a question for the time.
-const OpOther pam.Op = "other"
-
 // maxBody and maxURI are the limits of PubNub's balancer, in bytes. The URI limit is documented; that of the body is assumed to be equal.
 const (
 	maxBody = 32 << 10
@@ -46,7 +43,17 @@ type Config struct {
 	// RevokeDisabled starts the keyset without the option "Revoke v3 Token", as new PubNub keysets are. SetRevokeDisabled changes it later.
 	RevokeDisabled bool
 
-	// RecordLimit is how many records of each kind (grants, revocations, requests) are kept; the oldest go first. Default
+	// Access is how the data plane looks at tokens; the zero value asks for them and judges at once. SetAccess changes it later.
+	Access Access
+
+	// LongPoll is how long a subscribe request is held that has nothing to tell. Default DefaultLongPoll.
+	LongPoll time.Duration
+
+	// ChannelMessages is how many messages of each channel are kept for subscribers who come back and for history. Default
+	// DefaultChannelMessages. All channels together never hold more than 64 MiB.
+	ChannelMessages int
+
+	// RecordLimit is how many records of each kind (grants, revocations, requests, denials) are kept; the oldest go first. Default
 	// DefaultRecordLimit. Records of one kind also never hold more than 64 MiB of tokens and bodies. Counters stay exact.
 	RecordLimit int
 
@@ -55,12 +62,13 @@ type Config struct {
 }
 
 // Server is one emulated keyset. All methods are safe for concurrent use. It starts no goroutine and holds no resource, so nothing needs to be
-// closed; requests held by [KindHang] end when their client goes or ClearFaults is called.
+// closed; requests held by [KindHang] end when their client goes or ClearFaults is called, long polls after Config.LongPoll at the latest.
 type Server struct {
 	keyset   pam.Keyset // SecretKey is guarded by mu
 	now      func() time.Time
 	log      *slog.Logger
 	tokenKey [sha256.Size]byte
+	longPoll time.Duration
 
 	mu             sync.Mutex
 	offset         time.Duration
@@ -71,8 +79,13 @@ type Server struct {
 	grants         ring[GrantRecord]
 	revocations    ring[RevokeRecord]
 	requests       ring[RequestRecord]
+	denials        ring[DenialRecord]
 	counts         map[pam.Op]map[int]uint64
 	rate           peak
+	access         Access
+	memory         memory
+	rights         map[[sealLen]byte]*rights
+	hub            hub
 }
 
 // New returns a Server. Tokens are signed with a key derived from the subscribe key, so a Server started later for the same keyset knows the
@@ -89,6 +102,11 @@ func New(c Config) *Server {
 		revokeDisabled: c.RevokeDisabled,
 		counts:         make(map[pam.Op]map[int]uint64),
 		tokens:         newTokenBook(),
+		longPoll:       cmp.Or(max(0, c.LongPoll), DefaultLongPoll),
+		access:         c.Access,
+		memory:         newMemory(),
+		rights:         make(map[[sealLen]byte]*rights),
+		hub:            newHub(cmp.Or(max(0, c.ChannelMessages), DefaultChannelMessages)),
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -100,7 +118,7 @@ func New(c Config) *Server {
 	if limit <= 0 {
 		limit = DefaultRecordLimit
 	}
-	s.grants.limit, s.revocations.limit, s.requests.limit = limit, limit, limit
+	s.grants.limit, s.revocations.limit, s.requests.limit, s.denials.limit = limit, limit, limit, limit
 	s.tokenKey = sha256.Sum256([]byte("pamtest token key\n" + s.keyset.SubscribeKey))
 	return s
 }
@@ -143,7 +161,7 @@ func (s *Server) Now() time.Time {
 
 func (s *Server) clockLocked() time.Time { return s.now().Add(s.offset) }
 
-// ServeHTTP answers one request as Access Manager would. When a fault asks for a cut connection, or the client is gone, it panics with
+// ServeHTTP answers one request as PubNub would. When a fault asks for a cut connection, or the client is gone, it panics with
 // http.ErrAbortHandler, which net/http turns into a closed connection.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.exchange(r.Context(), s.arrive(r), r.Body).write(w)
@@ -163,23 +181,26 @@ func (s *Server) Handler() http.Handler {
 
 // call is one request on its way through the emulator.
 type call struct {
-	op          pam.Op
-	method      string
-	path        string // percent-encoded, as sent
-	query       string // as sent
-	contentType string
-	sub         string // subscribe key of the path, decoded
-	token       string // token of the path, decoded
-	body        []byte
-	tooLarge    bool      // body is longer than maxBody and not complete
-	arrived     time.Time // by the emulator's clock
-	fault       *activeFault
-	acted       bool // a grant was issued or a token revoked, whatever the answer says
+	op        pam.Op
+	method    string
+	path      string // percent-encoded, as sent
+	query     string // as sent
+	header    http.Header
+	sub       string     // subscribe key of the path, decoded
+	token     string     // token of the path, decoded
+	data      dataCall   // data plane: what the path says
+	values    url.Values // data plane: the query, once it is known to be one
+	preflight bool       // a browser's OPTIONS for a path that is served
+	body      []byte
+	tooLarge  bool      // body is longer than maxBody and not complete
+	arrived   time.Time // by the emulator's clock
+	fault     *activeFault
+	acted     bool // a token was issued or revoked, or a message or metadata taken, whatever the answer says
 }
 
 // arrive tells what a request asks for and which fault will hit it.
 func (s *Server) arrive(r *http.Request) *call {
-	c := &call{method: cmp.Or(r.Method, http.MethodGet), contentType: r.Header.Get("Content-Type")}
+	c := &call{method: cmp.Or(r.Method, http.MethodGet), header: r.Header}
 	c.path, c.query = target(r)
 	c.route()
 	s.mu.Lock()
@@ -189,26 +210,40 @@ func (s *Server) arrive(r *http.Request) *call {
 	return c
 }
 
-// target returns the path and the query exactly as they are on the wire. A client's request (Transport) has no RequestURI yet; a proxy's request
-// has an absolute one.
+// target returns the path and the query exactly as they are on the wire. A client's request (Transport) has no RequestURI yet; that of a proxy, and of
+// the Go SDK, is absolute.
 func target(r *http.Request) (path, query string) {
 	uri := cmp.Or(r.RequestURI, r.URL.RequestURI())
 	if !strings.HasPrefix(uri, "/") {
-		if u, err := url.Parse(uri); err == nil {
-			uri = u.RequestURI()
-		}
+		_, host, _ := strings.Cut(uri, "://")
+		_, rest, _ := strings.Cut(host, "/")
+		uri = "/" + rest
 	}
 	path, query, _ = strings.Cut(uri, "?")
 	return path, query
 }
 
-// route fills op, sub and token from method and escaped path: an encoded slash in a token is part of the token.
+// route tells from method and escaped path what a request asks for: an encoded slash in a token is part of the token.
 func (c *call) route() {
 	c.op = OpOther
 	if c.method == http.MethodGet && c.path == "/time/0" {
 		c.op = pam.OpTime
 		return
 	}
+	if c.method == http.MethodOptions {
+		c.preflight = knownPath(c.path)
+		return
+	}
+	if data, ok := parseDataPath(c.method, c.path); ok {
+		c.op, c.sub, c.data = data.route.op, data.sub, data
+		return
+	}
+	c.routePAM()
+}
+
+// routePAM fills op, sub and token for a grant or a revoke.
+func (c *call) routePAM() {
+	c.op = OpOther
 	rest, ok := strings.CutPrefix(c.path, "/v3/pam/")
 	if !ok {
 		return
@@ -231,7 +266,7 @@ func (c *call) route() {
 	}
 }
 
-// exchange answers one request and keeps its records. It waits only where a fault says so, and never longer than ctx lives.
+// exchange answers one request and keeps its records. It waits only where a fault says so and in long polls, and never longer than ctx lives.
 func (s *Server) exchange(ctx context.Context, c *call, body io.Reader) reply {
 	seq := s.recordArrival(c)
 	rep := s.perform(ctx, c, body)
@@ -249,25 +284,22 @@ func (s *Server) perform(ctx context.Context, c *call, body io.Reader) reply {
 		return reply{how: deliverNothing}
 	}
 	if f == nil {
-		return s.serve(c)
+		return s.serve(ctx, c)
 	}
 	var rep reply
 	if f.AfterWork {
-		rep = s.serve(c)
+		rep = s.serve(ctx, c)
 	}
 	if !f.hold(ctx) {
 		return reply{how: deliverNothing}
 	}
 	if !f.AfterWork && !f.spoils() {
-		rep = s.serve(c)
+		rep = s.serve(ctx, c)
 	}
 	if f.spoils() {
 		rep = f.spoil(rep, c.op)
 	}
-	if rep.how != deliverNothing {
-		rep.header.Set("Date", httpDate(s.Now()))
-	}
-	return rep
+	return s.stamped(rep)
 }
 
 // read takes the whole body; without that net/http does not notice that a client goes away.
@@ -280,5 +312,8 @@ func (c *call) read(body io.Reader) error {
 		return err
 	}
 	c.body, c.tooLarge = b, len(b) > maxBody
+	if isData(c.op) {
+		c.inflate()
+	}
 	return nil
 }

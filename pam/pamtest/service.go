@@ -1,6 +1,7 @@
 package pamtest
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -20,13 +21,19 @@ import (
 const maxSkew = 60 * time.Second
 
 // serve does what the service does: the balancer's limits first, then routes.
-func (s *Server) serve(c *call) reply {
-	rep := s.serveOp(c)
-	rep.header.Set("Date", httpDate(s.Now()))
+func (s *Server) serve(ctx context.Context, c *call) reply { return s.stamped(s.serveOp(ctx, c)) }
+
+// stamped adds the headers that depend on the moment or that every answer has.
+func (s *Server) stamped(rep reply) reply {
+	if rep.how != deliverNothing {
+		rep.header.Set("Date", httpDate(s.Now()))
+		rep.header.Set("Access-Control-Allow-Origin", "*")
+		rep.header.Set("Access-Control-Expose-Headers", "*")
+	}
 	return rep
 }
 
-func (s *Server) serveOp(c *call) reply {
+func (s *Server) serveOp(ctx context.Context, c *call) reply {
 	switch {
 	case len(c.path)+len(c.query)+1 > maxURI:
 		return flat(http.StatusRequestURITooLong, serviceBalancer, "Request URI Too Long")
@@ -38,6 +45,10 @@ func (s *Server) serveOp(c *call) reply {
 		return s.signed(c, s.grant)
 	case c.op == pam.OpRevoke:
 		return s.signed(c, s.revoke)
+	case isData(c.op):
+		return s.serveData(ctx, c)
+	case c.preflight:
+		return preflight()
 	}
 	return flat(http.StatusNotFound, serviceAccessManager, "Not Found")
 }
@@ -98,6 +109,16 @@ func fresh(timestamp string, now time.Time) bool {
 // signature computes signature v2 of a request. The service decodes the query and encodes it again itself, while the path counts as sent. This is
 // written apart from pam.Sign on purpose: one that is wrong does not agree with the other.
 func signature(keyset pam.Keyset, method, path string, params map[string]string, body []byte) string {
+	if method != http.MethodPost && method != http.MethodPatch {
+		body = nil
+	}
+	mac := hmac.New(sha256.New, []byte(keyset.SecretKey.Reveal()))
+	fmt.Fprintf(mac, "%s\n%s\n%s\n%s\n%s", method, keyset.PublishKey, path, canonicalQuery(params), body)
+	return "v2." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// canonicalQuery is the part of a signed text that stands for the query.
+func canonicalQuery(params map[string]string) string {
 	keys := make([]string, 0, len(params))
 	for key := range params {
 		if key != "signature" {
@@ -109,12 +130,7 @@ func signature(keyset pam.Keyset, method, path string, params map[string]string,
 	for i, key := range keys {
 		pairs[i] = key + "=" + strictEncode(params[key])
 	}
-	if method != http.MethodPost && method != http.MethodPatch {
-		body = nil
-	}
-	mac := hmac.New(sha256.New, []byte(keyset.SecretKey.Reveal()))
-	fmt.Fprintf(mac, "%s\n%s\n%s\n%s\n%s", method, keyset.PublishKey, path, strings.Join(pairs, "&"), body)
-	return "v2." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+	return strings.Join(pairs, "&")
 }
 
 // strictEncode percent-encodes everything but letters, digits, '-', '_' and '.'.
@@ -133,7 +149,7 @@ func strictEncode(value string) string {
 
 // grant issues a token for what the body asks.
 func (s *Server) grant(c *call) reply {
-	media, _, err := mime.ParseMediaType(c.contentType)
+	media, _, err := mime.ParseMediaType(c.header.Get("Content-Type"))
 	if err != nil || media != "application/json" {
 		return badJSON("Content-Type must be `application/json`.").reply(c.op)
 	}

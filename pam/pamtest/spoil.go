@@ -114,6 +114,8 @@ func (f *activeFault) statusReply(op pam.Op) reply {
 		return flat(f.Status, serviceAccessManager, "Service Unavailable")
 	case f.Status == http.StatusForbidden:
 		return flat(f.Status, serviceAccessManager, "Forbidden")
+	case isData(op):
+		return flat(f.Status, "", http.StatusText(f.Status))
 	case f.Status < 400:
 		return jsonReply(f.Status, success{Data: successData{Message: "Success"}, Service: serviceAccessManager, Status: f.Status})
 	}
