@@ -312,3 +312,48 @@ func TestJournalRefuses(t *testing.T) {
 		}
 	})
 }
+
+// A later decision on the same name, whose line the journal refuses, keeps the
+// record from the disk. Then the earlier one does not count as applied either.
+func TestOvertakenDecision(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.put("a", 1)
+		_, err := w.cache.Decide(cache.Decision{Action: cache.ActRevoke, Names: []string{"a"}, Reason: "stolen"})
+		mustDo(t, err)
+		once := sync.OnceFunc(func() {
+			_, err := w.cache.Decide(cache.Decision{Action: cache.ActRefresh, Names: []string{"a"}})
+			mustDo(t, err)
+		})
+		cache.WrapJournal(w.cache, func(f cache.JournalFile) cache.JournalFile { return &syncOnce{JournalFile: f, then: once} })
+		if err := w.cache.Flush(); !errors.Is(err, errDisk) {
+			t.Errorf("flush: %v", err)
+		}
+		w.wantState("a", cache.Blocked)
+		w.reopen()
+		w.wantState("a", cache.Blocked)
+		if n := w.record("a").OpenWithdrawals(); n != 1 {
+			t.Errorf("%d to withdraw", n)
+		}
+	})
+}
+
+// syncOnce does something after the first sync, and fails from then on.
+type syncOnce struct {
+	cache.JournalFile
+	then func()
+	done bool
+}
+
+func (s *syncOnce) Write(p []byte) (int, error) {
+	if s.done {
+		return 0, errDisk
+	}
+	return s.JournalFile.Write(p)
+}
+
+func (s *syncOnce) Sync() error {
+	err := s.JournalFile.Sync()
+	s.done = true
+	s.then()
+	return err
+}

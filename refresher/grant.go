@@ -37,13 +37,15 @@ func (r *Refresher) grant(ctx context.Context, rec *cache.Record) outcome {
 		r.failed(next, ask, now, err)
 	case tok.Satisfies(ask) != nil:
 		withdrawToken(next, tok, now, "not the token that was asked for")
-		r.wrong(next, now, tok.Satisfies(ask), SlowDelay(r.random()))
+		r.wrong(next, now, tok.Satisfies(ask), WrongDelay(next.Attempts, r.random()))
 	case ended(tok, now):
 		next.Generation++
 		r.wrong(next, now, errors.New("it had ended when it arrived"), 0)
 	default:
 		r.granted(next, tok, now)
 	}
+	// What the token's times mean depends on the offset: the next start needs both.
+	r.saveOffset()
 	r.commitGrant(next, tok, now)
 	return outcomeOf(err)
 }

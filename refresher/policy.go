@@ -17,6 +17,7 @@ const (
 	retryMost    = time.Minute      // largest cap, and the cap while no token is live
 	slowEarliest = 5 * time.Minute  // after an answer that says the request is wrong
 	slowLatest   = 15 * time.Minute //
+	wrongQuick   = 5                // attempts before a wrong token slows them down
 	refusedAgain = time.Hour        // revokes that the keyset does not allow
 
 	attemptMost  = 10 * time.Second
@@ -57,6 +58,16 @@ func RetryDelay(attempts int, remaining time.Duration, u float64) time.Duration 
 // keyset can mend.
 func SlowDelay(u float64) time.Duration {
 	return slowEarliest + time.Duration(u*float64(slowLatest-slowEarliest))
+}
+
+// WrongDelay is the wait after a token that is not what was asked for, given the
+// failed attempts in a row before it: 0, for the usual wait, while it may be a
+// passing fault; then long, for each attempt makes one more token to revoke.
+func WrongDelay(attempts int, u float64) time.Duration {
+	if attempts < wrongQuick {
+		return 0
+	}
+	return SlowDelay(u)
 }
 
 // AttemptTimeout bounds one attempt. While a token is live it is at most a

@@ -110,7 +110,7 @@ func TestSecretReplacedWhileDown(t *testing.T) {
 }
 
 // TestWrongToken: a token that is not what was asked for is never served; it is
-// withdrawn, and the next attempt comes late.
+// withdrawn, and after a few attempts the next one comes late.
 func TestWrongToken(t *testing.T) {
 	for _, kind := range []pamtest.FaultKind{pamtest.KindOtherUUID, pamtest.KindOtherTTL, pamtest.KindLess} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -125,8 +125,13 @@ func TestWrongToken(t *testing.T) {
 					}
 				}
 				issued := r.emulator.Grants()
-				if len(issued) != 1 || r.emulator.Live(issued[0].Token) {
-					t.Errorf("%d tokens issued; the first lives: %v", len(issued), r.emulator.Live(issued[0].Token))
+				if n := len(issued); n < 3 || n > 6 {
+					t.Errorf("%d tokens were issued in a minute", n)
+				}
+				for _, g := range issued {
+					if r.emulator.Live(g.Token) {
+						t.Errorf("token %s lives", g.Token)
+					}
 				}
 				if reason := r.view("alice").Reason(); !strings.Contains(reason, "another token than asked for") {
 					t.Errorf("reason %q", reason)

@@ -39,9 +39,9 @@ func newEmulatorCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "emulator",
 		Short: "Run an Access Manager of your own, for tests and laptops",
-		Long: `Serve the parts of PubNub Access Manager that the sidecar uses: grant, revoke and
-time. Its tokens look real and mean nothing to PubNub. Without keys it has demo
-keys. The control API under /emulator/ injects faults; whoever reaches the
+		Long: `Serve PubNub Access Manager (grant, revoke, time) and as much of PubNub itself as
+it takes to use a token: publish, subscribe, presence, groups, App Context. Its
+tokens look real and mean nothing to PubNub. Without keys it has demo keys. The control API under /emulator/ injects faults; whoever reaches the
 address may use it.`,
 		Example: examples("pamsidecar emulator --listen 127.0.0.1:8099", "pamsidecar emulator --clock-offset 5m --revoke-disabled"),
 		Args:    noArgs,
