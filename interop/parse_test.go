@@ -101,14 +101,14 @@ var pamRefuses = []reason{
 
 // Reasons of these that leave pam no choice. The others do not matter in what pam skips, or not only.
 var pamMustRefuse = slices.DeleteFunc(slices.Clone(pamRefuses), func(r reason) bool {
-	return slices.Contains([]reason{otherKey, foldedKey, simpleValue, badText, notFinite, repeatedKey}, r)
+	return slices.Contains([]reason{otherKey, foldedKey, badText, notFinite, repeatedKey}, r)
 })
 
 // Reasons for which the SDK refuses, mostly by a panic, what pam takes.
 var sdkRefuses = []reason{otherKey, foldedKey, innerNull, fullMask, unknownValue}
 
 // Reasons for which both take a token and read it differently.
-var readDifferently = []reason{foldedKey, simpleValue}
+var readDifferently = []reason{foldedKey}
 
 // verdict is the outcome of one comparison.
 type verdict struct {

@@ -55,7 +55,20 @@ type sideWire struct {
 var tokenDecoder = newTokenDecoder()
 
 func newTokenDecoder() cbor.DecMode {
+	// A simple value without a meaning of its own would be read as the number that
+	// it carries.
+	var rejected []func(*cbor.SimpleValueRegistry) error
+	for n := range 256 {
+		if n < 20 || n > 31 {
+			rejected = append(rejected, cbor.WithRejectedSimpleValue(cbor.SimpleValue(n)))
+		}
+	}
+	simple, err := cbor.NewSimpleValueRegistryFromDefaults(rejected...)
+	if err != nil {
+		panic(err) // the numbers above are constants
+	}
 	mode, err := cbor.DecOptions{
+		SimpleValues:        simple,
 		DupMapKey:           cbor.DupMapKeyEnforcedAPF,
 		IndefLength:         cbor.IndefLengthForbidden,
 		TagsMd:              cbor.TagsForbidden,
