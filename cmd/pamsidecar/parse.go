@@ -39,7 +39,7 @@ input is not.`,
 			}
 			token, err := pam.Parse(text.Reveal())
 			if err != nil {
-				return &failure{err, "expected is the whole text that Access Manager returned; such a text begins with p0F2 or qEF2"}
+				return err // one line: what is wrong says what to do
 			}
 			return printJSON(a.stdout, token)
 		},
