@@ -137,6 +137,9 @@ func (h *history) live() {
 	h.order(cache.Decision{Action: cache.ActRefresh, Names: []string{"user-1"}})
 	h.order(cache.Decision{Action: cache.ActDelete, Names: []string{"later"}, Revoke: true, Reason: "gone"})
 	h.order(revoke(cache.Decision{Names: []string{"user-2"}}))
+	for range 3 {
+		h.order(cache.Decision{Action: cache.ActReload, Detail: "nothing"})
+	}
 }
 
 // check opens a state and compares it with what its journal says; at least the
@@ -262,6 +265,32 @@ func TestJournalLost(t *testing.T) {
 				next.crash()
 			}
 		}
+	})
+}
+
+// The journal is lost after a crash that came before a decision was noted as
+// applied. Its number is in a record: the next decision must not have it too.
+func TestJournalLostAfterCrash(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.put("a", 1)
+		w.store.hook(func(names []string) error {
+			if slices.Contains(names, "\x00meta") {
+				return errDisk
+			}
+			return nil
+		}, nil)
+		for range 3 {
+			_, err := w.cache.Decide(cache.Decision{Action: cache.ActRefresh, Names: []string{"a"}})
+			mustDo(t, err)
+			if w.cache.Flush() == nil {
+				t.Fatal("the number of the decision was stored")
+			}
+		}
+		w.crash()
+		mustDo(t, os.Remove(w.path("audit.log")))
+		w.open()
+		w.block("a")
+		w.wantState("a", cache.Blocked)
 	})
 }
 

@@ -28,12 +28,13 @@ func TestRevokeNames(t *testing.T) {
 		r := w.record("a")
 		r.Superseded = []cache.Token{w.token("a", 1), w.token("a", 2)}
 		r.UnaccountedUntil = w.now.Add(time.Minute)
+		r.WithdrawToken(w.token("a", 0), w.now, w.now.Add(time.Minute), "handed over")
 		mustDo(t, w.cache.Commit(t.Context(), r)[0])
 		out := w.block("a", "nobody", "a")
 		if out.Count != 2 || generations(out) != "a[3 2 1] nobody[]" || out.Rule != nil {
 			t.Errorf("outcome %+v", out)
 		}
-		if hit := out.Names[0]; !hit.Blocked || hit.Open != 3 || !hit.UnaccountedUntil.Equal(w.now.Add(time.Minute)) {
+		if hit := out.Names[0]; !hit.Blocked || hit.Open != 4 || !hit.UnaccountedUntil.Equal(w.now.Add(time.Minute)) {
 			t.Errorf("a: %+v", hit)
 		}
 		for range 2 {
@@ -41,7 +42,7 @@ func TestRevokeNames(t *testing.T) {
 			w.wantState("b", cache.Fresh)
 			w.wantState("nobody", cache.Blocked)
 			r := w.record("a")
-			if r.OpenWithdrawals() != 3 || r.Current != nil || !r.NextAttempt.IsZero() || r.Block.Decision != out.Decision.Seq || !r.Due().Equal(w.now) {
+			if r.OpenWithdrawals() != 4 || !r.Withdrawn[0].Next.Equal(w.now) || r.Current != nil || !r.NextAttempt.IsZero() || r.Block.Decision != out.Decision.Seq || !r.Due().Equal(w.now) {
 				t.Errorf("a: %+v", r)
 			}
 			v, err := w.cache.View("a")

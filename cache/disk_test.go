@@ -134,6 +134,21 @@ func TestDiskRefusesMeta(t *testing.T) {
 		if got, known := w.cache.ClockOffset(); got != time.Minute || !known {
 			t.Errorf("on disk: %v, %v", got, known)
 		}
+		// A record that is written ends degraded, and the offset still has to be.
+		w.store.refuse(true)
+		if w.cache.SetClockOffset(time.Hour) == nil {
+			t.Error("set: no error")
+		}
+		w.store.refuse(false)
+		w.put("a", 1)
+		if w.cache.Degraded() != nil || w.cache.Unsaved() != 1 {
+			t.Errorf("degraded %v, %d unsaved", w.cache.Degraded(), w.cache.Unsaved())
+		}
+		mustDo(t, w.cache.Flush())
+		w.reopen()
+		if got, _ := w.cache.ClockOffset(); got != time.Hour {
+			t.Errorf("on disk: %v", got)
+		}
 	})
 }
 
@@ -168,6 +183,33 @@ func TestDegradedEnds(t *testing.T) {
 			t.Errorf("a conflict (%v) has ended: %v", err, w.cache.Degraded())
 		}
 		w.store.refuse(false)
+		mustDo(t, w.cache.Flush())
+	})
+	inWorld(t, func(w *world) {
+		w.put("b", 1)
+		w.wantState("b", cache.Fresh)
+		b := w.record("b")
+		w.overwrite("b", w.row("b").Data) // now the store knows another revision
+		w.store.refuse(true)
+		w.plan("new", 1, true)
+		if w.cache.Flush() == nil {
+			t.Error("flush: no error")
+		}
+		w.store.refuse(false)
+		if err := w.cache.Commit(t.Context(), b)[0]; !errors.Is(err, cache.ErrConflict) || w.cache.Degraded() == nil {
+			t.Errorf("a conflict in the store (%v) has ended: %v", err, w.cache.Degraded())
+		}
+		// What is refused becomes nothing at all: no record is left to be written.
+		r := w.record("new")
+		r.Grant = nil
+		r.NextAttempt = time.Time{}
+		mustDo(t, w.cache.Commit(t.Context(), r)[0])
+		if w.cache.Unsaved() != 0 || w.cache.Degraded() == nil {
+			t.Errorf("%d unsaved, degraded: %v", w.cache.Unsaved(), w.cache.Degraded())
+		}
+		if mustDo(t, w.cache.Flush()); w.cache.Degraded() != nil {
+			t.Errorf("degraded: %v", w.cache.Degraded())
+		}
 	})
 }
 

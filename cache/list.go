@@ -104,19 +104,19 @@ func (c *Cache) page(after string, limit int) ([]*Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list names: %w", err)
 	}
-	last, whole := "", len(rows) < limit
-	recs := make([]*Record, 0, len(rows))
+	recs := make([]*Record, 0, len(rows)+len(ahead))
 	for _, row := range rows {
-		last = row.Name
 		if ahead[row.Name] == nil {
 			recs = append(recs, c.decode(row, deletes))
 		}
 	}
 	for name, r := range ahead {
-		if name > after && (whole || name <= last) {
+		if name > after {
 			recs = append(recs, r.Clone())
 		}
 	}
+	// Up to the last row there are at least as many records as rows, so that the
+	// limit cuts off names in memory that have rows before them not read yet.
 	slices.SortFunc(recs, func(a, b *Record) int { return strings.Compare(a.Name, b.Name) })
 	return recs[:min(max(limit, 0), len(recs))], nil
 }

@@ -76,6 +76,13 @@ func TestDue(t *testing.T) {
 		w.wantDue(10, "b c d", after(5)) // not later than true: "later" is due then on disk
 		mustDo(t, w.cache.Flush())
 		w.wantDue(10, "b c d", after(6))
+		for _, name := range []string{"b", "c"} { // more of them than the limit hide the one that is due
+			w.plan(name, 20, true)
+		}
+		w.wantDue(1, "d", after(6))
+		for _, name := range []string{"b", "c"} {
+			w.plan(name, -3, false)
+		}
 		w.now = after(10)
 		w.wantDue(10, "b c d later still a later new", time.Time{})
 	})

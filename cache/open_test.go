@@ -108,6 +108,9 @@ func TestUncleanStarts(t *testing.T) {
 		w.plan("due", -1, false)
 		w.plan("due now", 2, false)
 		w.plan("later", 30, false)
+		unplanned := cache.NewRecord("unplanned")
+		unplanned.Grant = w.record("later").Grant
+		mustDo(t, w.cache.Commit(context.Background(), unplanned)[0])
 		w.put("ended", 0)
 		r := w.record("ended")
 		r.End(w.now)
@@ -135,7 +138,7 @@ func TestUncleanStarts(t *testing.T) {
 			if got := unaccounted("due now"); !got.Equal(want) {
 				t.Errorf("due now: unaccounted until %v, want %v", got, want)
 			}
-			if !unaccounted("later").IsZero() || !unaccounted("ended").Equal(want) || !unaccounted("known").Equal(noon.Add(24*time.Hour)) {
+			if !unaccounted("later").IsZero() || !unaccounted("unplanned").IsZero() || !unaccounted("ended").Equal(want) || !unaccounted("known").Equal(noon.Add(24*time.Hour)) {
 				t.Errorf("later %v, ended %v, known %v", unaccounted("later"), unaccounted("ended"), unaccounted("known"))
 			}
 		}

@@ -41,8 +41,9 @@ func newEmulatorCommand(a *app) *cobra.Command {
 		Short: "Run an Access Manager of your own, for tests and laptops",
 		Long: `Serve PubNub Access Manager (grant, revoke, time) and as much of PubNub itself as
 it takes to use a token: publish, subscribe, presence, groups, App Context. Its
-tokens look real and mean nothing to PubNub. Without keys it has demo keys. The control API under /emulator/ injects faults; whoever reaches the
-address may use it.`,
+tokens look real and mean nothing to PubNub. Without keys it has demo keys. The
+control API under /emulator/ injects faults; whoever reaches the address may use
+it.`,
 		Example: examples("pamsidecar emulator --listen 127.0.0.1:8099", "pamsidecar emulator --clock-offset 5m --revoke-disabled"),
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
