@@ -29,6 +29,7 @@ FROM build AS build-app
 RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w' -o /out/app ./examples/compose-app
 
 FROM scratch AS app
+COPY --from=build /rootfs/etc/ /etc/
 COPY --from=build-app /out/app /app
 USER 10001:10001
 ENTRYPOINT ["/app"]

@@ -1,7 +1,7 @@
 // Command compose-app is an app beside a sidecar, in the way any language can be:
 // it reads a PubNub token from the sidecar's socket, then asks for the next one
-// and gets it the moment there is one. It prints what it would give to the SDK,
-// but for the token itself.
+// and gets it the moment there is one. Meanwhile it publishes a message every
+// second with the token it has. It prints all that, but never a token.
 //
 // docker-compose.yml runs it. It never needs to know when a token ends.
 package main
@@ -14,12 +14,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -35,8 +38,8 @@ func main() {
 	if len(os.Args) > 1 {
 		name = os.Args[1]
 	}
-	fmt.Printf("reading the token of %q from %s\n", name, socket)
-	a := &app{client: unixClient(socket), name: name, out: os.Stdout}
+	a := newApp(name, unixClient(socket), nil, os.Stdout)
+	a.out.Printf("reading the token of %q from %s", name, socket)
 	a.run(ctx)
 }
 
@@ -48,16 +51,41 @@ func unixClient(socket string) *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: dial}}
 }
 
-// app follows one name.
+// app follows one name and publishes.
 type app struct {
-	client *http.Client
-	name   string
-	out    io.Writer
-	last   string // the trouble that was told last
+	name    string
+	sidecar *http.Client
+	pubnub  *http.Client
+	out     *log.Logger
+	last    string                 // the trouble with the sidecar that was told last
+	current atomic.Pointer[access] // nil before the first token
 }
 
-// run uses every token of the name, one after the other, until ctx ends.
+// newApp returns an app that reaches PubNub through transport, nil for the usual way.
+func newApp(name string, sidecar *http.Client, transport http.RoundTripper, out io.Writer) *app {
+	return &app{
+		name:    name,
+		sidecar: sidecar,
+		pubnub: &http.Client{
+			Transport: transport,
+			Timeout:   5 * time.Second,
+			// The URL has the token in it: no other place is to see it.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		out: log.New(out, "", 0),
+	}
+}
+
+// run follows and publishes until ctx ends.
 func (a *app) run(ctx context.Context) {
+	var both sync.WaitGroup
+	both.Go(func() { a.publishAll(ctx) })
+	both.Go(func() { a.follow(ctx) })
+	both.Wait()
+}
+
+// follow takes every token of the name, one after the other.
+func (a *app) follow(ctx context.Context) {
 	etag := ""
 	for ctx.Err() == nil {
 		etag = a.step(ctx, etag)
@@ -80,13 +108,18 @@ func (a *app) step(ctx context.Context, etag string) string {
 			a.rest(ctx, "the answer cannot be read", time.Second)
 			return etag
 		}
-		a.use(t)
+		keys, err := a.keyset(ctx) // with every token: they belong together
+		if err != nil {
+			a.rest(ctx, "the keyset cannot be read", time.Second)
+			return etag
+		}
+		a.use(access{keys, t})
 		return resp.Header.Get("ETag")
 	case http.StatusNotModified:
 		return etag // nothing new within the wait
 	default:
 		a.rest(ctx, "no token: "+problem(resp), retryAfter(resp))
-		return "" // what was in use before is not to be used any more
+		return "" // publish goes on with the old token: here, its refusal is to be seen
 	}
 }
 
@@ -101,7 +134,24 @@ func (a *app) ask(ctx context.Context, etag string) (*http.Response, error) {
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
 	}
-	return a.client.Do(req)
+	return a.sidecar.Do(req)
+}
+
+// keyset is what a client of PubNub needs besides its user ID and token.
+func (a *app) keyset(ctx context.Context) (k keyset, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://sidecar/v1/keyset", nil)
+	if err != nil {
+		return k, err
+	}
+	resp, err := a.sidecar.Do(req)
+	if err != nil {
+		return k, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return k, errors.New(resp.Status)
+	}
+	return k, json.NewDecoder(resp.Body).Decode(&k)
 }
 
 // rest tells a trouble, once, and waits.
@@ -110,7 +160,7 @@ func (a *app) rest(ctx context.Context, trouble string, d time.Duration) {
 		return
 	}
 	if trouble != a.last {
-		fmt.Fprintln(a.out, trouble)
+		a.out.Print(trouble)
 		a.last = trouble
 	}
 	select {
@@ -140,12 +190,23 @@ func retryAfter(resp *http.Response) time.Duration {
 	return time.Duration(min(seconds, 60)) * time.Second
 }
 
-// token is what this app needs of the sidecar's answer.
+// keyset and token are what this app needs of the sidecar's answers.
+type keyset struct {
+	PublishKey   string `json:"publish_key"`
+	SubscribeKey string `json:"subscribe_key"`
+	Origin       string `json:"origin"`
+}
+
 type token struct {
-	Name       string    `json:"name"`
+	UUID       string    `json:"authorized_uuid"` // empty if any user ID may use the token
 	Token      string    `json:"token"`
 	Generation uint64    `json:"generation"`
 	ExpiresAt  time.Time `json:"expires_at"`
+}
+
+type access struct {
+	keyset
+	token
 }
 
 // id is the short hash that the sidecar's log shows too. The token itself is a
@@ -155,9 +216,11 @@ func (t token) id() string {
 	return hex.EncodeToString(sum[:4])
 }
 
-// use is where an app hands the token to its PubNub client: pubnub.setToken(t.Token).
-// The token it replaces is still good for a while, so nothing is interrupted.
-func (a *app) use(t token) {
-	fmt.Fprintf(a.out, "generation %d  token #%s  expires_at %s\n", t.Generation, t.id(), t.ExpiresAt.Format(time.RFC3339))
+// use makes the next message go out with this token. An app with a PubNub SDK hands
+// it over here: pubnub.setToken(t.Token). The token it replaces is still good for a
+// while, so nothing is interrupted.
+func (a *app) use(t access) {
+	a.out.Printf("generation %d  token #%s  expires_at %s", t.Generation, t.id(), t.ExpiresAt.Format(time.RFC3339))
 	a.last = ""
+	a.current.Store(&t)
 }

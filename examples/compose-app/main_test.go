@@ -26,6 +26,11 @@ type reply struct {
 }
 
 func (s *sidecar) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	if r.URL.RequestURI() == "/v1/keyset" {
+		w.WriteString(`{"publish_key":"pub","subscribe_key":"sub","origin":"https://ps.pndsn.com"}`)
+		return w.Result(), nil
+	}
 	now := s.script[0]
 	s.script = s.script[1:]
 	if got := r.URL.RequestURI(); got != "/v1/tokens/check%2Fout?wait=30s" {
@@ -34,7 +39,6 @@ func (s *sidecar) RoundTrip(r *http.Request) (*http.Response, error) {
 	if got := r.Header.Get("If-None-Match"); got != now.ifNoneMatch {
 		s.t.Errorf("If-None-Match %q, want %q", got, now.ifNoneMatch)
 	}
-	w := httptest.NewRecorder()
 	switch now.status {
 	case http.StatusOK:
 		w.Header().Set("ETag", `"`+now.token+`"`)
@@ -49,7 +53,7 @@ func (s *sidecar) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// The app uses each token once, tells a trouble once, and never prints a token.
+// The app takes each token once, tells a trouble once, and never prints a token.
 func TestApp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sidecar{t, []reply{
@@ -61,7 +65,7 @@ func TestApp(t *testing.T) {
 			{"", http.StatusOK, "3"},
 		}}
 		var out bytes.Buffer
-		a := &app{client: &http.Client{Transport: s}, name: "check/out", out: &out}
+		a := newApp("check/out", &http.Client{Transport: s}, nil, &out)
 		etag := ""
 		for len(s.script) > 0 {
 			etag = a.step(t.Context(), etag)
