@@ -144,6 +144,10 @@ func (c *Cache) deleted() uint64 {
 	return c.deletes
 }
 
+// inFlight is how long after its timestamp the service may still take a request
+// (PubNub REST docs, grant token).
+const inFlight = time.Minute
+
 // decode turns a row into a record. A grant that was due when the last process
 // died may have been in flight: then a token may exist that nobody holds. A row
 // that cannot be decoded costs this name alone: see salvage.
@@ -154,7 +158,7 @@ func (c *Cache) decode(row Row, deletes uint64) *Record {
 	}
 	r.version = c.versionOf(row, deletes)
 	if r.Grant != nil && !r.NextAttempt.IsZero() && !r.NextAttempt.After(c.doubtful) {
-		if until := c.doubtful.Add(r.Grant.TTL); until.After(r.UnaccountedUntil) {
+		if until := c.doubtful.Add(r.Grant.TTL + inFlight); until.After(r.UnaccountedUntil) {
 			r.UnaccountedUntil = until
 		}
 	}

@@ -30,8 +30,8 @@ const (
 // safe for concurrent use.
 //
 // A sample close to the estimate corrects it at once. A larger difference has to
-// be confirmed by the time request, or by the tokens of two grants, before it
-// changes the estimate; signed requests follow it at once. When the wall clock
+// be confirmed by the time request, or by a second answer if one of the two granted
+// a token, before it changes the estimate; signed requests follow it at once. When the wall clock
 // moves against the monotonic one, both count until the server was asked: the
 // later for what is live, the earlier for what cannot be taken back.
 type Clock struct {
@@ -51,7 +51,8 @@ type Clock struct {
 // reading is an offset that waits for confirmation.
 type reading struct {
 	offset, err time.Duration
-	tokens      int // grants that agree
+	samples     int  // that agree; one answer makes at most two of them, Date and token
+	granted     bool // one of them is of a token
 }
 
 // ClockStatus is what operators see of the clock.
@@ -143,13 +144,15 @@ func (c *Clock) Sample(server time.Time, age, err time.Duration, from Source) (a
 		return false
 	case from == FromToken && !agrees:
 		// It proves nothing: the answer that the token came with has a Date as well.
-	case from == FromToken:
-		if c.pending.tokens++; c.pending.tokens > 1 {
+	case agrees:
+		c.pending.samples++
+		c.pending.granted = c.pending.granted || from == FromToken
+		if c.pending.granted && c.pending.samples > 2 {
 			c.acceptLocked(c.pending.offset, c.pending.err)
 			return false
 		}
-	case !agrees:
-		c.pending = &reading{offset: seen, err: err}
+	default:
+		c.pending = &reading{offset: seen, err: err, samples: 1}
 	}
 	return true
 }

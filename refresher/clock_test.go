@@ -121,17 +121,40 @@ func TestClockPoison(t *testing.T) {
 	}
 }
 
-func TestClockTwoGrantsConfirm(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newClockRig(t, -time.Hour)
-		for i := range 2 {
-			if got := time.Until(c.Now()); got != -time.Hour {
-				t.Fatalf("after %d grants Now is wrong by %s", i, got)
+// TestClockTwoAnswersConfirm: where the time request does not get through, a second
+// answer confirms what the first one said, if either granted a token.
+func TestClockTwoAnswersConfirm(t *testing.T) {
+	for name, answers := range map[string][2]bool{ // whether each has a token
+		"two grants": {true, true}, "a refusal and a grant": {false, true}, "a grant and a refusal": {true, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newClockRig(t, -time.Hour)
+			for i, token := range answers {
+				if got := time.Until(c.Now()); got != -time.Hour {
+					t.Fatalf("%s: after %d of them Now is wrong by %s", name, i, got)
+				}
+				c.sample(0, FromDate)
+				if token {
+					c.sample(0, FromToken)
+				}
 			}
-			c.sample(0, FromDate)
-			c.sample(0, FromToken)
+			c.want(name, 0, 0, 0)
+		})
+	}
+}
+
+// TestClockRefusalsProveNothing: any number of answers without a token may come
+// from one broken proxy.
+func TestClockRefusalsProveNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClockRig(t, 0)
+		c.sample(0, FromTime)
+		for range 20 {
+			c.sample(time.Hour, FromDate)
 		}
-		c.want("after two grants", 0, 0, 0)
+		if got := time.Until(c.Now()); got != 0 {
+			t.Errorf("Now is wrong by %s", got)
+		}
 	})
 }
 

@@ -16,34 +16,34 @@ import (
 // and the herd is through as fast as the rate allows.
 func TestHerd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const n, rate = 5000, 200
+		n, rate := scaled(5000), scaled(200)
 		r := newRig(t)
-		r.quiet, r.inFlight, r.rate = true, 20, rate/2 // they end at half the rate at which they can be granted
+		r.quiet, r.inFlight, r.rate = true, 20, float64(rate)/2 // they end at half the rate at which they can be granted
 		grants, names := manyNames(n, 5*time.Minute)
 		r.start(grants...)
-		r.wait(2*n/rate*time.Second + 5*time.Second)
+		r.wait(55 * time.Second)
 		r.end()
-		r.rate = rate
+		r.rate = float64(rate)
 		r.emulator.SetFault(pamtest.Fault{Op: pam.OpGrant, Kind: pamtest.KindRefused})
 		r.start(grants...)
 
 		byEnd := slices.Clone(names)
 		slices.SortFunc(byEnd, func(a, b string) int { return r.view(a).Expires().Compare(r.view(b).Expires()) })
-		waiters := byEnd[100:600]
+		waiters := byEnd[scaled(100):scaled(600)]
 		for _, name := range waiters {
 			defer r.await(name)()
 		}
 		r.wait(r.view(byEnd[n/2]).Expires().Sub(r.clock.Now()))
 		dying := r.tokens(names) // all of them have less than a fifth left
-		if len(dying) < n/2-300 || len(dying) > n/2+300 {
+		if len(dying) < n/2-scaled(300) || len(dying) > n/2+scaled(300) {
 			t.Fatalf("%d of %d names have a token: the test tests nothing", len(dying), n)
 		}
 		before := len(r.emulator.Grants())
 		r.emulator.ClearFaults()
 		began := time.Now()
 		r.noneEnds(dying)
-		r.eventually(2*n/rate*time.Second, "every name has a token", func() bool { return len(r.emulator.Grants())-before >= n })
-		if took, want := time.Since(began), n/rate*time.Second; took > want+want/10 {
+		r.eventually(50*time.Second, "every name has a token", func() bool { return len(r.emulator.Grants())-before >= n })
+		if took, want := time.Since(began), 25*time.Second; took > want+want/10 {
 			t.Errorf("the herd took %s, want %s", took, want)
 		}
 		r.inOrder(r.emulator.Grants()[before:], dying, waiters)
@@ -79,7 +79,7 @@ func (r *rig) noneEnds(held map[string]pam.Secret) {
 			delete(held, name)
 		}
 	}
-	for range len(held)/200 + 3 {
+	for range 15 {
 		r.wait(time.Second)
 		for name := range held {
 			if r.served(name) == "" {
@@ -98,7 +98,7 @@ func (r *rig) noneEnds(held map[string]pam.Secret) {
 // in the air already when the order was made.
 func (r *rig) inOrder(grants []pamtest.GrantRecord, dying map[string]pam.Secret, waiters []string) {
 	r.t.Helper()
-	const rest = 250 // those that have just ended
+	rest := scaled(250) // those that have just ended
 	early := 0
 	for _, g := range grants[:len(dying)] {
 		if dying[g.UUID] == "" {
@@ -110,12 +110,12 @@ func (r *rig) inOrder(grants []pamtest.GrantRecord, dying map[string]pam.Secret,
 	}
 	next := grants[len(dying)+rest:]
 	got := 0
-	for _, g := range next[:800] {
+	for _, g := range next[:scaled(800)] {
 		if slices.Contains(waiters, g.UUID) {
 			got++
 		}
 	}
-	if got < 350 || got > 402 {
-		r.t.Errorf("%d of the next 800 grants are of awaited names, want at most half", got)
+	if got < scaled(350) || got > scaled(420) {
+		r.t.Errorf("%d of the next grants are of awaited names, want at most half", got)
 	}
 }

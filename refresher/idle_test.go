@@ -93,6 +93,14 @@ func TestIdle(t *testing.T) {
 			r.wait(10 * time.Minute)
 			r.wantState("n00000", cache.Expired)
 		}},
+		"nothing left to keep, and a disk that refuses": {20, 1, func(r *rig) {
+			r.start(grantOf("alice", time.Hour))
+			r.wait(time.Minute)
+			r.apply()
+			r.wait(23 * time.Hour)
+			r.store.full.Store(true)
+			r.wait(time.Hour)
+		}},
 		"clock in doubt": {20, 20, func(r *rig) {
 			grants, _ := manyNames(50, day)
 			r.start(grants...)
@@ -108,6 +116,7 @@ func TestIdle(t *testing.T) {
 				c.prepare(r)
 				r.wait(time.Minute)
 				r.idle(c.looks, c.requests)
+				r.store.full.Store(false)
 				r.end()
 			})
 		})

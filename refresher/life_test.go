@@ -16,7 +16,7 @@ func TestWeek(t *testing.T) {
 		r.start(grantOf("alice", 15*time.Minute), grantOf("bob", time.Hour))
 		r.wait(time.Second)
 		last := map[string]cache.View{}
-		for end := time.Now().Add(7 * 24 * time.Hour); time.Now().Before(end); r.wait(30 * time.Second) {
+		for end := time.Now().Add(time.Duration(scaled(7*24)) * time.Hour); time.Now().Before(end); r.wait(30 * time.Second) {
 			for _, name := range []string{"alice", "bob"} {
 				r.wantState(name, cache.Fresh)
 				v, was := r.view(name), last[name]
@@ -34,7 +34,7 @@ func TestWeek(t *testing.T) {
 				}
 			}
 		}
-		if n := last["alice"].Generation(); n < 7*24*4 {
+		if n := last["alice"].Generation(); int(n) < scaled(7*24)*4 {
 			t.Errorf("alice reached generation %d only", n)
 		}
 		if n := len(r.record("alice").Superseded); n > 2 {

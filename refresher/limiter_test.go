@@ -191,6 +191,35 @@ func TestLimiterTurnIsNeverLost(t *testing.T) {
 	})
 }
 
+// TestLimiterTurnToOneWhoLeaves: a turn that comes at the moment its waiter gives
+// up goes on to the next.
+func TestLimiterTurnToOneWhoLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimiter(10, 20)
+		if err := l.takeTurn(t.Context(), Granting); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		left := make(chan error)
+		go func() { left <- l.takeTurn(ctx, Revoking) }()
+		synctest.Wait()
+		l.mu.Lock() // the waiter leaves, and before it is out of the queue the turn is passed to it
+		cancel()
+		turn := l.queue[Revoking][0]
+		l.queue[Revoking], l.last = nil, Revoking
+		close(turn)
+		l.mu.Unlock()
+		if err := <-left; err == nil {
+			l.passTurn()
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.busy {
+			t.Error("the turn is lost")
+		}
+	})
+}
+
 // TestLimiterReservedTurn: a turn that was waited for ahead costs the request
 // nothing, but the next one of the same attempt.
 func TestLimiterReservedTurn(t *testing.T) {

@@ -25,6 +25,7 @@ type flight struct {
 	kind    work
 	recs    []*cache.Record // as they were at the start; one but for settle
 	outcome outcome
+	refused bool // settle: the disk keeps what should go
 }
 
 // work is what a name needs next.
@@ -217,7 +218,7 @@ func (l *loop) startSettling(recs []*cache.Record) {
 	}
 	l.settling++
 	go func() {
-		l.settle(recs)
+		f.refused = l.settle(recs)
 		l.finished <- f
 	}()
 }
@@ -239,6 +240,8 @@ func (l *loop) land(f *flight) {
 	}
 	l.judge(f)
 	switch {
+	case f.refused:
+		l.next = l.now().Add(lookAgain)
 	case l.backlog.Len() == 0, f.kind != settle && f.outcome == unasked:
 		l.again = true
 	case f.kind == settle:

@@ -39,7 +39,10 @@ func (r *Refresher) settled(d cache.Decision) error {
 	case err != nil:
 		return err
 	case diskErr != nil:
-		return fmt.Errorf("%s holds in this process only: %w: %w", d.Action, cache.ErrDegraded, diskErr)
+		if !errors.Is(diskErr, cache.ErrDegraded) {
+			diskErr = fmt.Errorf("%w: %w", cache.ErrDegraded, diskErr)
+		}
+		return fmt.Errorf("%s holds in this process only: %w", d.Action, diskErr)
 	case !durable:
 		return fmt.Errorf("%s holds in this process, but the disk has not confirmed it within %s: %w", d.Action, durableWithin, cache.ErrDegraded)
 	}

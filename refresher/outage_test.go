@@ -45,7 +45,7 @@ func TestOutageIsInvisible(t *testing.T) {
 				r.emulator.SetFault(fault)
 				r.neverWithout(90*time.Second, names...)
 				r.emulator.ClearFaults()
-				r.neverWithout(10*time.Minute, names...)
+				r.neverWithout(4*time.Minute, names...)
 				for _, name := range names {
 					r.wantState(name, cache.Fresh)
 				}
@@ -85,33 +85,65 @@ func TestOutageShowsAsFailing(t *testing.T) {
 	})
 }
 
-// TestEndIsTold: who waits for a change of the name hears of the end of its token
-// although nothing can be granted nor even tried.
-func TestEndIsTold(t *testing.T) {
+// TestTurnLooksAgain: a name that changes while its attempt waits for its turn is
+// granted as it is then, if at all.
+func TestTurnLooksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		grants, names := manyNames(30, 5*time.Minute)
+		r.rate, r.burst = 0.1, 1
+		grants, names := manyNames(4, 24*time.Hour)
 		r.start(grants...)
-		r.wait(time.Minute)
-		r.limiter.Pause(time.Hour)
-		for _, name := range names {
-			end, late := r.view(name).Expires(), time.Duration(0)
-			for r.view(name).Token() != "" {
-				changed, done := r.cache.Changed(name)
-				select {
-				case <-changed:
-				case <-time.After(5 * time.Minute):
-					t.Fatalf("%s: nobody was told", name)
-				}
-				done()
-				late = r.clock.Now().Sub(end)
-			}
-			if late > time.Second {
-				t.Errorf("%s: told %s after the end", name, late)
-			}
+		r.wait(5 * time.Second)
+		for i := range grants {
+			grants[i] = narrowed(grants[i])
+		}
+		r.apply(grants...)
+		r.must(r.revoke(names[3:], false))
+		r.wait(5 * time.Minute)
+		for _, name := range names[:3] {
+			r.wantState(name, cache.Fresh)
+		}
+		if n := len(r.emulator.Grants()); n != 3 {
+			t.Errorf("%d grants for three names", n)
 		}
 		r.end()
 	})
+}
+
+// TestEndIsTold: who waits for a change of the name hears of the end of its token
+// although nothing can be granted nor even tried.
+func TestEndIsTold(t *testing.T) {
+	for range 10 {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			grants, names := manyNames(30, 5*time.Minute)
+			r.start(grants...)
+			r.wait(time.Minute)
+			r.limiter.Pause(time.Hour)
+			for _, name := range names {
+				if late := r.toldOfEnd(name); late > time.Second {
+					t.Fatalf("%s: told %s after the end", name, late)
+				}
+			}
+			r.end()
+		})
+	}
+}
+
+// toldOfEnd waits until readers of the name are told that its token has ended and
+// returns how long after that.
+func (r *rig) toldOfEnd(name string) (late time.Duration) {
+	r.t.Helper()
+	for end := r.view(name).Expires(); r.view(name).Token() != ""; late = r.clock.Now().Sub(end) {
+		changed, done := r.cache.Changed(name)
+		select {
+		case <-changed:
+		case <-time.After(5 * time.Minute):
+			r.t.Fatalf("%s: nobody was told", name)
+		}
+		done()
+	}
+	return late
 }
 
 // TestRetriesGrowAndSpread: the delays double up to a tenth of what remains, and

@@ -315,3 +315,26 @@ func TestStopTakesAnAnswer(t *testing.T) {
 		r.end()
 	})
 }
+
+// TestStopDuringRevoke: a revoke that a stop cut off has not failed; it is the first
+// thing after the next start.
+func TestStopDuringRevoke(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.start(grantOf("alice", 15*time.Minute))
+		r.wait(time.Minute)
+		r.emulator.SetFault(pamtest.Fault{Op: pam.OpRevoke, Kind: pamtest.KindHang})
+		r.must(r.revoke([]string{"alice"}, false))
+		r.wait(time.Second)
+		r.end()
+		r.open()
+		if w := r.record("alice").Withdrawn; len(w) != 1 || w[0].Attempts != 0 || w[0].Failure != "" {
+			t.Errorf("%+v", w)
+		}
+		r.must(r.cache.Close())
+		r.emulator.ClearFaults()
+		r.start(grantOf("alice", 15*time.Minute))
+		r.dead(time.Second, "alice")
+		r.end()
+	})
+}

@@ -158,6 +158,32 @@ func TestRevokeOvertakesGrant(t *testing.T) {
 	}
 }
 
+// TestRevokeDoesNotWaitForGrant: the tokens known are revoked while a grant for the
+// name still hangs; if that one's answer is lost, the record tells of its token.
+func TestRevokeDoesNotWaitForGrant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.start(grantOf("alice", 15*time.Minute))
+		r.wait(time.Minute)
+		known := r.served("alice")
+		r.emulator.SetFault(pamtest.Fault{Op: pam.OpGrant, Kind: pamtest.KindHang, AfterWork: true})
+		r.must(r.refresher.Refresh(t.Context(), "alice", cache.Actor{}))
+		r.wait(time.Second)
+		r.must(r.revoke([]string{"alice"}, false))
+		r.wait(time.Second)
+		if r.emulator.Live(known) {
+			t.Error("the known token lives")
+		}
+		r.wait(15 * time.Second)
+		if r.unaccounted("alice") != 1 {
+			t.Fatal("no token was lost: the test tests nothing")
+		}
+		r.accounted()
+		r.wantState("alice", cache.Blocked)
+		r.end()
+	})
+}
+
 // TestRevokeRegrant: a new generation takes the place of those that are revoked.
 func TestRevokeRegrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

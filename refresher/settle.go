@@ -10,8 +10,8 @@ import (
 
 // settle commits what changes without a request: tokens past their end, grants
 // past their until, plans made by a clock that ran ahead, records with nothing
-// left to keep.
-func (r *Refresher) settle(recs []*cache.Record) {
+// left to keep. It reports whether the disk keeps some of the last.
+func (r *Refresher) settle(recs []*cache.Record) (kept bool) {
 	now, sure := r.clock.Now(), r.clock.Sure()
 	changed := make([]*cache.Record, len(recs))
 	for i, rec := range recs {
@@ -25,7 +25,9 @@ func (r *Refresher) settle(recs []*cache.Record) {
 		if recs[i].Current != nil && changed[i].Current == nil && len(changed[i].Withdrawn) == len(recs[i].Withdrawn) {
 			r.log.Warn("token ended without a successor", "name", recs[i].Name, "generation", recs[i].Current.Generation)
 		}
+		kept = kept || err != nil && changed[i].Blank(now)
 	}
+	return kept
 }
 
 // settleRecord brings a record up to now without a request and reports whether

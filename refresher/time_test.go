@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pamsidecar/pamsidecar/cache"
+	"github.com/pamsidecar/pamsidecar/pam"
 	"github.com/pamsidecar/pamsidecar/pam/pamtest"
 )
 
@@ -38,10 +39,10 @@ func TestLocalClockWrong(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					r := newRig(t)
 					r.emulator.SetClockOffset(off)
-					grants, names := manyNames(8, ttl)
+					grants, names := manyNames(6, ttl)
 					r.start(grants...)
 					r.neverDead(healed, names...)
-					r.neverWithout(3*ttl, names...)
+					r.neverWithout(2*ttl, names...)
 					if got := r.clock.Status(); (got.Offset-off).Abs() > 2*s || got.Suspect {
 						t.Errorf("clock %+v", got)
 					}
@@ -80,10 +81,10 @@ func TestWallClockSet(t *testing.T) {
 			t.Run(fmt.Sprintf("%s of %s", by, ttl), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					r := newRig(t)
-					grants, names := manyNames(8, ttl)
+					grants, names := manyNames(6, ttl)
 					r.start(grants...)
 					r.wait(20 * time.Second)
-					for range 3 {
+					for range 2 {
 						r.stepWall(by)
 						r.neverDead(healed, names...)
 						r.neverWithout(2*ttl, names...)
@@ -155,10 +156,10 @@ func TestSuspend(t *testing.T) {
 			t.Run(fmt.Sprintf("%s of %s", d, ttl), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					r := newRig(t)
-					grants, names := manyNames(8, ttl)
+					grants, names := manyNames(6, ttl)
 					r.start(grants...)
 					r.wait(20 * time.Second)
-					for range 3 {
+					for range 2 {
 						r.suspend(d)
 						// A token that ended meanwhile is not served for a moment.
 						r.neverDead(healed, names...)
@@ -194,7 +195,7 @@ func TestServerClockJumps(t *testing.T) {
 			t.Run(fmt.Sprintf("%s of %s", by, ttl), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					r := newRig(t)
-					grants, names := manyNames(8, ttl)
+					grants, names := manyNames(6, ttl)
 					r.start(grants...)
 					r.wait(20 * time.Second)
 					for _, offset := range []time.Duration{by, 0, by} {
@@ -204,6 +205,45 @@ func TestServerClockJumps(t *testing.T) {
 					}
 					r.end()
 				})
+			})
+		}
+	}
+}
+
+// TestRejectedTimestamp: a request that is refused because our clock is wrong mends
+// the clock and is made again at once; nothing has failed.
+func TestRejectedTimestamp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.start(grantOf("alice", time.Hour))
+		r.wait(3*time.Minute + time.Second)
+		r.emulator.SetClockOffset(time.Hour)
+		r.must(r.refresher.Refresh(t.Context(), "alice", cache.Actor{}))
+		r.wait(time.Second)
+		if state, gen := r.state("alice"); state != cache.Fresh || gen != 2 {
+			t.Errorf("%s, generation %d", state, gen)
+		}
+		if n := r.logs.count("grant failed"); n > 0 {
+			t.Errorf("%d attempts have failed", n)
+		}
+		r.end()
+	})
+}
+
+// TestTimeRequestBlocked: where the time request never gets through, grants alone
+// measure the clock.
+func TestTimeRequestBlocked(t *testing.T) {
+	for _, off := range []time.Duration{-3600 * time.Second, -40 * time.Second, 40 * time.Second, 3600 * time.Second} {
+		for _, ttl := range ttls {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.emulator.SetClockOffset(off)
+				r.emulator.SetFault(pamtest.Fault{Op: pam.OpTime, Status: 403})
+				grants, names := manyNames(6, ttl)
+				r.start(grants...)
+				r.neverDead(healed, names...)
+				r.neverWithout(2*ttl, names...)
+				r.end()
 			})
 		}
 	}
@@ -219,10 +259,10 @@ func TestPoisonedDate(t *testing.T) {
 					r := newRig(t)
 					poison := &poisoner{off: off}
 					r.opened = func(r *rig) { poison.next, r.wire.next = r.wire.next, poison }
-					grants, names := manyNames(8, ttl)
+					grants, names := manyNames(6, ttl)
 					r.start(grants...)
 					r.wait(20 * time.Second)
-					for range 3 {
+					for range 2 {
 						poison.once.Store(true)
 						r.neverDead(ttl, names...)
 						if poison.once.Load() {

@@ -58,7 +58,7 @@ func nextEnd(rec *cache.Record, now time.Time) time.Time {
 	return end
 }
 
-// lookAgain is when due names are looked at again after they could not be read.
+// lookAgain is when due names are looked at again after the disk has refused.
 const lookAgain = 5 * time.Second
 
 func (l *loop) itemFor(rec *cache.Record, kind work, now time.Time) item {
