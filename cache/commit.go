@@ -83,14 +83,14 @@ func (c *Cache) currentLocked(r *Record) (disk uint64, ok bool) {
 // of the store, but for names that occur more than once, which take turns.
 func (c *Cache) writeBatch(recs []*Record) []error {
 	errs := make([]error, len(recs))
-	todo := make([]int, len(recs))
+	rest := make([]int, len(recs))
 	for i := range recs {
-		todo[i] = i
+		rest[i] = i
 	}
-	for len(todo) > 0 {
+	for len(rest) > 0 {
 		var turn, later []int
-		taken := make(map[string]bool, len(todo))
-		for _, i := range todo {
+		taken := make(map[string]bool, len(rest))
+		for _, i := range rest {
 			if taken[recs[i].Name] {
 				later = append(later, i)
 				continue
@@ -99,7 +99,7 @@ func (c *Cache) writeBatch(recs []*Record) []error {
 			turn = append(turn, i)
 		}
 		c.writeTurn(recs, turn, errs)
-		todo = later
+		rest = later
 	}
 	return errs
 }

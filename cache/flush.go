@@ -114,12 +114,12 @@ func (c *Cache) lineWritten(seq uint64) error {
 // the disk refuses does not keep the others from being written.
 func (c *Cache) flushRecords() error {
 	var refused error
-	todo := c.dirtyRecords()
-	for len(todo) > 0 {
+	rest := c.dirtyRecords()
+	for len(rest) > 0 {
 		var recs []*Record
-		for name, r := range todo {
+		for name, r := range rest {
 			recs = append(recs, r)
-			delete(todo, name)
+			delete(rest, name)
 			if len(recs) == flushBatch {
 				break
 			}
@@ -133,7 +133,7 @@ func (c *Cache) flushRecords() error {
 				if now == recs[i] {
 					refused = errors.Join(refused, fmt.Errorf("memory and disk disagree: %w", err))
 				} else if now != nil {
-					todo[now.Name] = now
+					rest[now.Name] = now
 				}
 			case refused == nil:
 				refused = err

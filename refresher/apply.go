@@ -101,14 +101,14 @@ func narrows(g pam.Grant, rec *cache.Record) bool {
 const applyBatch = 500
 
 func (r *Refresher) applyAll(ctx context.Context, grants []cache.Grant, diff cache.Diff) error {
-	todo := make(map[string]bool, len(diff.Added)+len(diff.Changed))
+	wanted := make(map[string]bool, len(diff.Added)+len(diff.Changed))
 	for _, name := range slices.Concat(diff.Added, diff.Changed) {
-		todo[name] = true
+		wanted[name] = true
 	}
 	now := r.clock.Now()
 	var changes []change
 	for _, g := range grants {
-		if todo[g.Name] {
+		if wanted[g.Name] {
 			changes = append(changes, change{g.Name, func(rec *cache.Record) {
 				if rec.Lost || r.cache.LostDatabase() && rec.Generation == 0 {
 					rec.UnaccountedUntil = later(rec.UnaccountedUntil, now.Add(g.TTL+timestampWindow))
