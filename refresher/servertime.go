@@ -70,7 +70,7 @@ func (r *Refresher) measureClock(ctx context.Context) error {
 const (
 	checkEvery    = 5 * time.Second
 	askMost       = 15 * time.Minute // between two readings of the server's clock
-	askLeast      = 15 * time.Second
+	askLeast      = checkEvery
 	askAgain      = checkEvery - time.Second // after an attempt, doubled while the server does not answer
 	suspectAgain  = 14 * time.Second         // at most that while the estimate is in doubt
 	unsuspicious  = time.Minute              // otherwise
@@ -138,12 +138,13 @@ func (w *clockWatch) patience(doubt bool) time.Duration {
 	return min(wait, unsuspicious)
 }
 
-// old reports whether the last sample is too old: a quarter of the shortest
-// token's life.
+// old reports whether the last sample is too old: an eighth of the shortest token's
+// life, so that a service whose clock was set is noticed while tokens still have a
+// third of theirs.
 func (w *clockWatch) old() bool {
 	every := askMost
 	if ttl := time.Duration(w.shortestTTL.Load()); ttl > 0 {
-		every = min(max(ttl/4, askLeast), askMost)
+		every = min(max(ttl/8, askLeast), askMost)
 	}
 	last := w.sampled.Load()
 	return last == 0 || time.Since(w.began)-time.Duration(last) >= every
